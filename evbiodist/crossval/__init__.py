@@ -1,0 +1,1 @@
+"""Several labels to one answer: agreement and consensus."""

@@ -1,0 +1,1 @@
+"""Signals to parameters: non-compartmental analysis, rate graphs, fitting. Knows no pixels."""
