@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pint import UnitRegistry
@@ -24,6 +24,13 @@ _ALIASES = {
 _DISPLAY = {"hour": "h", "gram": "g", "minute": "min", "milliliter": "mL", "liter": "L", "nanogram": "ng",
             "milligram": "mg", "microgram": "ug", "second": "s", "becquerel": "bq", "kilogram": "kg",
             "microliter": "uL"}
+
+
+class Derived(NamedTuple):
+    """A derived unit and the factor that brings a product of bare values into it."""
+
+    unit: str
+    factor: float
 
 
 @lru_cache(maxsize=1)
@@ -83,8 +90,8 @@ def to_hours(value: float, unit: str) -> float:
 
 
 @lru_cache(maxsize=512)
-def derive(expression: str, value: str, dose: str = "", time: str = "h") -> str:
-    """Return the unit of a parameter from the units of its ingredients, in the house's spelling.
+def derive(expression: str, value: str, dose: str = "", time: str = "h") -> Derived:
+    """Return the unit of a parameter from the units of its ingredients, and the factor it brings.
 
     Parameters
     ----------
@@ -94,36 +101,54 @@ def derive(expression: str, value: str, dose: str = "", time: str = "h") -> str:
 
     Returns
     -------
-    str : e.g. ``"pct_id_per_g*h"``; empty when the dose's unit is needed and unknown.
+    Derived : the unit in the house's spelling, and the number by which a product of bare values must be
+        multiplied to be in it (a dose in mg over a concentration in ng/mL is 1e6 mL). The unit is
+        empty when the dose's unit is needed and unknown.
+
+    Raises
+    ------
+    ValueError : text that is not a unit.
 
     Examples
     --------
     >>> derive("value*time", "pct_id_per_g")
-    'pct_id_per_g*h'
-    >>> derive("dose/value/time", "pct_id_per_g", "pct_id")
+    Derived(unit='pct_id_per_g*h', factor=1.0)
+    >>> derive("dose/value/time", "pct_id_per_g", "pct_id").unit
     'g/h'
+    >>> derive("dose/value", "ng/mL", "mg")
+    Derived(unit='mL', factor=1000000.0)
     """
     if expression == "1":
-        return "1"
+        return Derived("1", 1.0)
     if "dose" in expression and not dose:
-        return ""
+        return Derived("", 1.0)
     reduce = "dose" in expression and "value" in expression
     known = {"value": parse(value), "dose": parse(dose) if dose else "", "time": parse(time)}
     if reduce and known["value"] == "pct_id_per_g":
         known["value"] = "pct_id/gram"  # spelled out, so that %ID cancels against a dose in %ID
-    unit = registry().Unit("")
+    quantity = registry().Quantity(1.0, "")
     sign = 1
     for token in re.split(r"([*/])", expression):
         if token in "*/":
             sign = 1 if token == "*" else -1
         elif token != "1":
-            unit = unit * registry().Unit(known[token]) ** sign
+            quantity = quantity * registry().Quantity(1.0, _known_unit(known[token])) ** sign
     if reduce:
-        unit = registry().Quantity(1, unit).to_reduced_units().units
-    up = [_show(n, p) for n, p in unit._units.items() if p > 0]
-    down = [_show(n, -p) for n, p in unit._units.items() if p < 0]
-    text = "*".join(sorted(up, key=_time_last)) or "1"
-    return text + "".join(f"/{d}" for d in sorted(down, key=_time_last))
+        quantity = quantity.to_reduced_units()
+    powers = quantity.unit_items()
+    up = sorted((_show(n, p) for n, p in powers if p > 0), key=_time_last)
+    down = sorted((_show(n, -p) for n, p in powers if p < 0), key=_time_last)
+    return Derived(("*".join(up) or "1") + "".join(f"/{d}" for d in down), round(float(quantity.magnitude), 12))
+
+
+def _known_unit(text: str) -> str:
+    import pint
+
+    try:
+        registry().Unit(text)
+    except pint.errors.UndefinedUnitError as err:
+        raise ValueError(f"'{text}' is not a unit that is known here; write for instance ng/mL or bq") from err
+    return text
 
 
 def _show(name: str, power: float) -> str:
