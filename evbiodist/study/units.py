@@ -23,7 +23,7 @@ _ALIASES = {
 }
 _DISPLAY = {"hour": "h", "gram": "g", "minute": "min", "milliliter": "mL", "liter": "L", "nanogram": "ng",
             "milligram": "mg", "microgram": "ug", "second": "s", "becquerel": "bq", "kilogram": "kg",
-            "microliter": "uL"}
+            "microliter": "uL", "arbitrary_unit": "au"}
 
 
 class Derived(NamedTuple):
@@ -39,7 +39,7 @@ def registry() -> UnitRegistry:
     import pint
 
     ureg: UnitRegistry = pint.UnitRegistry()
-    for word in ("pct_id", "pct_recovered", "particles", "au", "photon"):
+    for word in ("pct_id", "pct_recovered", "particles", "arbitrary_unit", "photon"):
         ureg.define(f"{word} = [{word}]")
     ureg.define("pct_id_per_g = pct_id / gram")
     ureg.define("p_per_s = photon / second")
@@ -66,7 +66,7 @@ def parse(text: str) -> str:
     text = _ALIASES.get(text.strip(), text.strip())
     if len(text) > 40 or not _PATTERN.match(text):
         raise ValueError(f"'{text[:40]}' is not a unit; write for instance h, min, pct_id_per_g or ng/mL")
-    return text.replace("·", "*")
+    return re.sub(r"\bau\b", "arbitrary_unit", text.replace("·", "*"))
 
 
 def to_hours(value: float, unit: str) -> float:
@@ -138,7 +138,7 @@ def derive(expression: str, value: str, dose: str = "", time: str = "h") -> Deri
     powers = quantity.unit_items()
     up = sorted((_show(n, p) for n, p in powers if p > 0), key=_time_last)
     down = sorted((_show(n, -p) for n, p in powers if p < 0), key=_time_last)
-    return Derived(("*".join(up) or "1") + "".join(f"/{d}" for d in down), round(float(quantity.magnitude), 12))
+    return Derived(("*".join(up) or "1") + "".join(f"/{d}" for d in down), float(f"{quantity.magnitude:.12g}"))
 
 
 def _known_unit(text: str) -> str:
