@@ -35,8 +35,8 @@ FLAGS: dict[str, Flag] = {
              "give gain_e and read_noise_e in scans.csv"),
         Flag("no_dark", "no usable dark frame, so dark charge was not subtracted",
              "acquire a dark frame of the same exposure and binning"),
-        Flag("systematic", "a calibration error shared by all organs of the scan is carried in se_systematic",
-             "none needed"),
+        Flag("systematic", "an error of calibration or of a found outline is carried in se_systematic",
+             "none needed; draw the organs yourself to avoid the outline's share"),
         # tables
         Flag("below_lloq", "below the lower limit of quantification", "treated by the BLQ rule of the analysis"),
         Flag("no_se", "the source gives no uncertainty", "give sd and n, or se"),

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from pint import UnitRegistry
+from typing import Any, NamedTuple
 
 #: Units a `value` of an observations table can have. %ID and % recovered never convert into each other.
 VALUE_UNITS = ("pct_id", "pct_id_per_g", "pct_recovered", "p_per_s", "bq", "particles", "au")
@@ -34,11 +31,11 @@ class Derived(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def registry() -> UnitRegistry:
+def registry() -> Any:
     """Return pint's registry with the field's own units added (imported on first use: 0.4 s)."""
     import pint
 
-    ureg: UnitRegistry = pint.UnitRegistry()
+    ureg = pint.UnitRegistry()
     for word in ("pct_id", "pct_recovered", "particles", "arbitrary_unit", "photon"):
         ureg.define(f"{word} = [{word}]")
     ureg.define("pct_id_per_g = pct_id / gram")

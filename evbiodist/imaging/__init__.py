@@ -1,0 +1,1 @@
+"""Frames to organ signals: noise, segmentation, footprints and the one estimator."""

@@ -1,0 +1,221 @@
+"""Finding organs on a tray and animals on a stage, in the photograph or else in the signal.
+
+Segmentation gives an `OrganMap`; a user's label image always wins over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage import filters, measure, morphology, segmentation
+
+from evbiodist.imaging.organs import OrganMap
+from evbiodist.io.scan import FloatArray, Scan
+
+#: Opening radius that removes tails, legs' ends and nose cones but no trunk, in mm.
+_OPENING_MM = 3.0
+#: How far the found edge of a body may be off (shaded flanks, fur), in mm.
+_OUTLINE_MM = 1.0
+#: Trunk area of a mouse seen from above or below, in cm2; generous on both sides.
+_BODY_CM2 = (3.0, 80.0)
+#: The same without a pixel size: share of the field of view.
+_BODY_SHARE = (0.005, 0.5)
+
+
+def _picture(scan: Scan) -> tuple[FloatArray, str]:
+    """Return the sharpest picture of the scene, scaled to 0..1 at its 99.5 % level, and its name."""
+    if scan.photograph is not None:
+        image, name = scan.photograph.astype(float), "photograph"
+    else:
+        image, name = scan.signal().reshape(-1, *scan.plane_shape).mean(axis=0), "signal"
+        image = np.sqrt(np.maximum(image - np.median(image), 0.0))
+    low, high = np.percentile(image, [1, 99.5])
+    return np.clip((image - low) / max(high - low, 1e-12), 0.0, 1.0), name
+
+
+def segment_body(scan: Scan, expected: int | None = None) -> OrganMap:
+    """Find the animals of a scan, separate touching ones, and number them from left to right.
+
+    Parameters
+    ----------
+    scan : with a photograph, else its signal is used.
+    expected : number of animals on the stage, when known; another number found is an error.
+
+    Returns
+    -------
+    OrganMap : on the scan's grid, with `animal_1`, `animal_2`, ... from left to right.
+
+    Raises
+    ------
+    ValueError : no animal, or not the expected number.
+
+    Examples
+    --------
+    >>> photo = np.zeros((60, 60)); photo[10:50, 8:22] = 1; photo[10:50, 34:50] = 1
+    >>> scan = Scan("stage", None, np.zeros((30, 30)), "YX", photograph=photo)
+    >>> segment_body(scan).organs
+    ('animal_1', 'animal_2')
+    """
+    picture, name = _picture(scan)
+    pixel_mm = _pixel_mm(scan, picture.shape)
+    # the square root lifts the shaded flanks of a body, lit from above, over the stage
+    smooth = filters.gaussian(np.sqrt(picture), 1.0 if pixel_mm is None else max(1.0, 0.6 / pixel_mm))
+    bright = smooth > _half_height(smooth)
+    radius = max(1, round((_OPENING_MM / pixel_mm) if pixel_mm else 0.012 * picture.shape[1]))
+    trunk = ndimage.binary_fill_holes(morphology.isotropic_opening(bright, radius))
+    pieces = measure.label(trunk)
+    keep = [p for p in measure.regionprops(pieces) if _is_body(p.area, p.bbox, picture.shape, pixel_mm)]
+    bodies = np.zeros(picture.shape, np.int32)
+    for number, piece in enumerate(keep, 1):
+        bodies[pieces == piece.label] = number
+    bodies = _split(bodies, expected)
+    bodies = _left_to_right(bodies)
+    count = int(bodies.max())
+    if count == 0:
+        raise ValueError(f"no animal was found in the {name} of {scan.name}; give a label image in the column organs")
+    if expected is not None and count != expected:
+        raise ValueError(f"{count} animals were found in the {name} of {scan.name}, {expected} subjects are listed; "
+                         "list them from left to right, or give a label image in the column organs")  # fmt: skip
+    names = {i: f"animal_{i}" for i in range(1, count + 1)}
+    return OrganMap(bodies, names, f"animals found in the {name}", _OUTLINE_MM / pixel_mm if pixel_mm else 1.0).resized(scan.plane_shape)
+
+
+def _half_height(image: FloatArray) -> float:
+    """Return the level midway between the two classes that Otsu's threshold tells apart.
+
+    Otsu's own level can lie anywhere in the gap between them; at half height an edge stays where it is
+    under blur.
+    """
+    first = filters.threshold_otsu(image)
+    return float((image[image <= first].mean() + image[image > first].mean()) / 2)
+
+
+def _pixel_mm(scan: Scan, shape: tuple[int, ...]) -> float | None:
+    if scan.pixel_size_mm is None:
+        return None
+    return scan.pixel_size_mm[1] * scan.plane_shape[1] / shape[1]
+
+
+def _is_body(area: float, box: Sequence[int], shape: tuple[int, ...], pixel_mm: float | None) -> bool:
+    """A body has a mouse's area and does not run along the whole width of the frame, as equipment does."""
+    if box[3] - box[1] > 0.8 * shape[1]:
+        return False
+    if pixel_mm is None:
+        low, high = (share * shape[0] * shape[1] for share in _BODY_SHARE)
+    else:
+        low, high = (cm2 * 100 / pixel_mm**2 for cm2 in _BODY_CM2)
+    return low <= area <= high
+
+
+def _split(bodies: NDArray[np.int32], expected: int | None) -> NDArray[np.int32]:
+    """Split touching animals along the waist between the peaks of their distance to the edge.
+
+    A body is split when more animals are expected, or when it is much larger than the typical one.
+    """
+    areas = np.bincount(bodies.ravel())[1:]
+    if areas.size == 0:
+        return bodies
+    missing = 0 if expected is None else expected - areas.size
+    typical = np.median(areas) if areas.size > 2 else areas.min()
+    crowded = areas > 1.7 * typical
+    if expected is None and not crowded.any():
+        return bodies
+    if expected is not None and missing <= 0:
+        return bodies
+    merged, top = bodies.copy(), int(areas.size)
+    for index in np.argsort(areas)[::-1]:
+        if expected is not None and missing <= 0:
+            break
+        if expected is None and not crowded[index]:
+            continue
+        region = bodies == index + 1
+        parts = _watershed(region, 2 if expected is None else missing + 1)
+        for part in range(2, parts.max() + 1):
+            top += 1
+            merged[parts == part] = top
+            missing -= 1
+    return merged
+
+
+def _watershed(region: NDArray[np.bool_], most: int) -> NDArray[np.int32]:
+    distance = ndimage.distance_transform_edt(region)
+    smooth = filters.gaussian(distance, 2)
+    peaks = morphology.h_maxima(smooth, 0.1 * smooth.max())
+    markers = measure.label(peaks.astype(bool) & region)
+    heights = ndimage.maximum(distance, markers, index=np.arange(1, markers.max() + 1))
+    chosen = np.argsort(heights)[::-1][:most] + 1
+    markers = np.where(np.isin(markers, chosen), markers, 0)
+    return np.asarray(segmentation.watershed(-smooth, measure.label(markers), mask=region), np.int32)
+
+
+def _left_to_right(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    props = sorted(measure.regionprops(labels), key=lambda p: p.centroid[1])
+    table = np.zeros(int(labels.max()) + 1, np.int32)
+    for number, p in enumerate(props, 1):
+        table[p.label] = number
+    return table[labels]
+
+
+def segment_tray(scan: Scan, rows: Sequence[Sequence[str]]) -> OrganMap:
+    """Find the organs on a tray and name them by the tray's layout.
+
+    Parameters
+    ----------
+    scan : with a photograph of the tray, else its signal is used.
+    rows : organ names as they lie, row by row from the top and left to right; a name may repeat
+        (two kidneys are one organ).
+
+    Returns
+    -------
+    OrganMap : on the scan's grid.
+
+    Raises
+    ------
+    ValueError : another number of pieces than the layout has, or rows that overlap.
+
+    Examples
+    --------
+    >>> photo = np.zeros((40, 60)); photo[4:14, 5:20] = 1; photo[5:12, 35:50] = 1; photo[24:36, 20:40] = 1
+    >>> scan = Scan("tray", None, np.zeros((40, 60)), "YX", photograph=photo)
+    >>> segment_tray(scan, [["liver", "brain"], ["lung"]]).areas()
+    {'liver': 150, 'brain': 105, 'lung': 240}
+    """
+    wanted = [name for row in rows for name in row]
+    if not wanted:
+        raise ValueError("the layout of the tray is not known; give [imaging] tray = [[...], ...] or a label image")
+    picture, name = _picture(scan)
+    smooth = filters.gaussian(picture, 1.0)
+    pieces = measure.label(smooth > _half_height(smooth))
+    areas = np.bincount(pieces.ravel())[1:]
+    small = max(9.0, 0.1 * float(np.median(np.sort(areas)[::-1][: len(wanted)]))) if areas.size else 0.0
+    pieces = np.where(np.isin(pieces, np.flatnonzero(areas >= small) + 1), pieces, 0)
+    pieces, _, _ = segmentation.relabel_sequential(pieces)
+    pieces = _split(np.asarray(pieces, np.int32), len(wanted))
+    count = int(pieces.max())
+    if count != len(wanted):
+        raise ValueError(f"{count} pieces were found in the {name} of {scan.name}, the tray's layout has "
+                         f"{len(wanted)} ({', '.join(wanted)}); correct the layout or give a label image")  # fmt: skip
+    order = _reading_order(pieces, [len(row) for row in rows], scan.name)
+    labels = np.zeros_like(pieces)
+    for number, piece in enumerate(order, 1):
+        labels[pieces == piece] = number
+    names = dict(enumerate(wanted, 1))
+    return OrganMap(labels, names, f"tray segmentation of the {name}").resized(scan.plane_shape)
+
+
+def _reading_order(pieces: NDArray[np.int32], lengths: Sequence[int], scan: str) -> list[int]:
+    props = sorted(measure.regionprops(pieces), key=lambda p: p.centroid[0])
+    order: list[int] = []
+    start, floor = 0, -np.inf
+    for length in lengths:
+        row = props[start : start + length]
+        if row and row[0].centroid[0] <= floor + 2:
+            raise ValueError(f"the rows of the tray in {scan} are not apart, so organs cannot be told by their place; "
+                             "give a label image in the column organs")  # fmt: skip
+        floor = max((p.centroid[0] for p in row), default=floor)
+        order += [p.label for p in sorted(row, key=lambda p: p.centroid[1])]
+        start += length
+    return order

@@ -1,0 +1,302 @@
+"""What was done, as frozen validated values: a study, its labels, subjects, scans and settings.
+
+Constructing validates. Field names are the keys of study.toml and the columns of its tables, so
+the models are the schema; `evbiodist.study.load` reads files into them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from evbiodist.study import units
+from evbiodist.study.constants import isotopes
+from evbiodist.study.problems import nearest
+from evbiodist.study.vocabulary import STANDARD, LabelKind, Route, ScanKind, organ_name
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True)
+
+
+def _yes_no(text: object) -> object:
+    word = str(text).strip().lower()
+    if word in {"yes", "true", "1"}:
+        return True
+    if word in {"no", "false", "0"}:
+        return False
+    raise ValueError("yes or no")
+
+
+YesNo = Annotated[bool, BeforeValidator(_yes_no)]
+Organ = Annotated[str, BeforeValidator(lambda text: organ_name(str(text)))]
+
+
+def _known_unit(text: str) -> str:
+    units.parse(text)
+    return text
+
+
+Unit = Annotated[str, BeforeValidator(_known_unit)]
+ValueUnit = Literal["pct_id", "pct_id_per_g", "pct_recovered", "p_per_s", "bq", "particles", "au"]
+
+
+class Label(_Frozen):
+    """A label and its physics: what kind of signal it gives and how it decays.
+
+    Examples
+    --------
+    >>> Label(kind="radioactive", isotope="111In").half_life_h
+    67.313
+    """
+
+    kind: LabelKind
+    isotope: str | None = None
+    half_life_h: float | None = Field(default=None, gt=0)
+    emission_nm: float | None = Field(default=None, gt=200, lt=2000)
+    excitation_nm: float | None = Field(default=None, gt=200, lt=2000)
+    description: str = ""
+    source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _physics(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("isotope") and data.get("half_life_h") is None:
+            known = isotopes()
+            if data["isotope"] not in known:
+                raise ValueError(f"a known isotope, or half_life_h beside it; {nearest(str(data['isotope']), known)}")
+            data = {**data, "half_life_h": known[data["isotope"]]}
+        if isinstance(data, dict) and data.get("kind") == "radioactive" and data.get("half_life_h") is None:
+            raise ValueError("an isotope (or half_life_h) for a radioactive label")
+        return data
+
+
+class Subject(_Frozen):
+    """An animal with its dose (a row of subjects.csv); an animal with two labels has two rows."""
+
+    subject: str = Field(min_length=1)
+    label: str = Field(min_length=1)
+    dose: float = Field(gt=0)
+    dose_unit: Unit
+    route: Route
+    group: str = "all"
+    species: str | None = None
+    sex: Literal["F", "M", "unknown"] = "unknown"
+    weight_g: float | None = Field(default=None, gt=0)
+    perfused: YesNo = False
+    batch: str = ""
+
+
+class ScanRecord(_Frozen):
+    """One image of one or more animals at one time (a row of scans.csv).
+
+    `subject` holds several names joined by ``;`` when several animals lie side by side: they are
+    the animals of the photograph from left to right.
+    """
+
+    scan: str = Field(min_length=1)
+    subject: str = Field(min_length=1)
+    label: str = Field(min_length=1)
+    time_h: float = Field(ge=0)
+    kind: ScanKind
+    file: str = Field(min_length=1)
+    view: Literal["dorsal", "ventral", "left", "right", "tray", "unknown"] = "unknown"
+    organs: str | None = None
+    photograph: str | None = None
+    pixel_size_mm: float | None = Field(default=None, gt=0)
+    exposure_s: float | None = Field(default=None, gt=0)
+    gain_e: float | None = Field(default=None, gt=0)
+    read_noise_e: float | None = Field(default=None, ge=0)
+    bias: float | None = None
+    saturation: float | None = Field(default=None, gt=0)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Names of the animals in the image, left to right."""
+        return tuple(name.strip() for name in self.subject.split(";") if name.strip())
+
+
+class Mass(_Frozen):
+    """Mass of an organ or sample of one animal (a row of masses.csv)."""
+
+    subject: str = Field(min_length=1)
+    organ: Organ
+    mass_g: float = Field(gt=0)
+
+
+class Observation(_Frozen):
+    """One value of one organ at one time (a row of observations.csv, the hinge)."""
+
+    subject: str = Field(min_length=1)
+    label: str = Field(min_length=1)
+    organ: Organ
+    time_h: float = Field(ge=0)
+    unit: ValueUnit
+    value: float | None = None
+    se: float | None = Field(default=None, ge=0)
+    se_systematic: float | None = Field(default=None, ge=0)
+    sd: float | None = Field(default=None, ge=0)
+    n: int | None = Field(default=None, ge=1)
+    mass_g: float | None = Field(default=None, gt=0)
+    lloq: float | None = Field(default=None, ge=0)
+    below_lloq: YesNo = False
+    vessel_blood: float | None = None
+    study: str = ""
+    group: str = "all"
+    flags: str = ""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _present_or_below(self) -> Self:
+        if self.value is None and not self.below_lloq:
+            raise ValueError("a value, or below_lloq = yes with an empty value")
+        return self
+
+
+#: Columns of observations.csv, in order.
+OBSERVATION_COLUMNS = (
+    "study", "subject", "group", "label", "organ", "time_h", "value", "se", "unit", "mass_g", "lloq", "below_lloq",
+    "flags", "source", "se_systematic", "sd", "n", "vessel_blood",
+)  # fmt: skip
+
+
+class ObservationSource(_Frozen):
+    """A table of organ values that enters at the hinge, with what the table itself does not say."""
+
+    file: str
+    label: str | None = None
+    group: str = "all"
+    subject: str = "pooled"
+    unit: ValueUnit | None = None
+    n: int | None = Field(default=None, ge=1)
+    decay_corrected: bool = True
+    dose: float | None = Field(default=None, gt=0)
+    dose_unit: Unit | None = None
+    route: Route = "iv_bolus"
+    perfused: bool = False
+    source: str = ""
+
+
+class StandardSettings(_Frozen):
+    """The dose standard lying in the image: which region it is and what share of the dose it holds."""
+
+    organ: Organ = STANDARD
+    pct_of_dose: float = Field(gt=0, le=1000)
+    pct_of_dose_se: float = Field(default=0.0, ge=0)
+
+
+class ImagingSettings(_Frozen):
+    """How images become organ signals."""
+
+    footprint: Literal["roi", "psf"] = "roi"
+    psf_fwhm_mm: float | None = Field(default=None, gt=0)
+    psf_fwhm_px: float | None = Field(default=None, gt=0)
+    nonnegative: bool = False
+    tray: tuple[tuple[Organ, ...], ...] = ()
+    organ_labels: dict[str, Organ] = Field(default_factory=dict)
+    standard: StandardSettings | None = None
+
+    @field_validator("organ_labels", mode="after")
+    @classmethod
+    def _integers(cls, value: dict[str, str]) -> dict[str, str]:
+        for key in value:
+            if not key.isdigit() or int(key) == 0:
+                raise ValueError(f"pixel values 1, 2, ... as keys, not '{key}'")
+        return value
+
+    @model_validator(mode="after")
+    def _psf_width(self) -> Self:
+        if self.footprint == "psf" and self.psf_fwhm_mm is None and self.psf_fwhm_px is None:
+            raise ValueError("psf_fwhm_mm or psf_fwhm_px beside footprint = 'psf'")
+        return self
+
+
+class CorrectionSettings(_Frozen):
+    """What is corrected in the observations before kinetics."""
+
+    decay: bool = True
+    vessel_blood: Literal["subtract", "keep"] = "subtract"
+
+
+class KineticsSettings(_Frozen):
+    """Rules of the non-compartmental analysis and the models to fit."""
+
+    method: Literal["linear", "lin-up-log-down", "log"] = "lin-up-log-down"
+    blq: Literal["drop", "zero", "lloq/2", "position"] = "position"
+    max_extrap_pct: float = Field(default=20.0, gt=0, le=100)
+    models: tuple[str, ...] = ("two_compartment_iv", "plasma_with_organs")
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+
+
+class CrossvalSettings(_Frozen):
+    """What is compared across labels."""
+
+    organ: Organ = "brain"
+    scale: Literal["log", "linear"] = "log"
+
+
+class Settings(_Frozen):
+    """Everything a run can be told; written to settings.toml so that it can be repeated."""
+
+    imaging: ImagingSettings = ImagingSettings()
+    corrections: CorrectionSettings = CorrectionSettings()
+    kinetics: KineticsSettings = KineticsSettings()
+    crossval: CrossvalSettings = CrossvalSettings()
+
+
+class Tables(_Frozen):
+    """The CSV files beside study.toml."""
+
+    subjects: str | None = None
+    scans: str | None = None
+    masses: str | None = None
+    observations: tuple[ObservationSource, ...] = ()
+
+    @field_validator("observations", mode="before")
+    @classmethod
+    def _files(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, list):
+            return [{"file": item} if isinstance(item, str) else item for item in value]
+        return value
+
+
+class StudyFile(Settings):
+    """study.toml as it stands: the study's name, species, labels, tables and settings."""
+
+    name: str = Field(min_length=1)
+    species: str = "mouse"
+    description: str = ""
+    source: str = ""
+    simulated: bool = False
+    labels: dict[str, Label] = Field(min_length=1)
+    tables: Tables
+
+
+class Study(_Frozen):
+    """A study, read and checked: what was given to whom, what was imaged, and how to analyse it."""
+
+    root: Path
+    name: str
+    species: str
+    description: str
+    source: str
+    simulated: bool
+    labels: dict[str, Label]
+    subjects: tuple[Subject, ...]
+    scans: tuple[ScanRecord, ...]
+    masses: tuple[Mass, ...]
+    observation_sources: tuple[ObservationSource, ...]
+    settings: Settings
+    files: tuple[str, ...]
+
+    def subject(self, name: str, label: str) -> Subject | None:
+        """Return the animal's row for a label, or None."""
+        return next((s for s in self.subjects if s.subject == name and s.label == label), None)
+
+    def mass_g(self, subject: str, organ: str) -> float | None:
+        """Return the mass of an animal's organ, or None when nobody weighed it."""
+        return next((m.mass_g for m in self.masses if m.subject == subject and m.organ == organ), None)
