@@ -224,7 +224,7 @@ class KineticsSettings(_Frozen):
     """Rules of the non-compartmental analysis and the models to fit."""
 
     method: Literal["linear", "lin-up-log-down", "log"] = "lin-up-log-down"
-    blq: Literal["drop", "zero", "lloq/2", "position"] = "position"
+    blq: Literal["drop", "zero", "lloq/2", "pknca"] = "pknca"
     max_extrap_pct: float = Field(default=20.0, gt=0, le=100)
     models: tuple[str, ...] = ("two_compartment_iv", "plasma_with_organs")
     level: float = Field(default=0.95, gt=0.5, lt=1)
@@ -264,6 +264,10 @@ class Tables(_Frozen):
         return value
 
 
+#: Words that consensus.csv uses beside labels.
+RESERVED_LABELS = ("mean", "joint", "consensus")
+
+
 class StudyFile(Settings):
     """study.toml as it stands: the study's name, species, labels, tables and settings."""
 
@@ -274,6 +278,14 @@ class StudyFile(Settings):
     simulated: bool = False
     labels: dict[str, Label] = Field(min_length=1)
     tables: Tables
+
+    @field_validator("labels", mode="after")
+    @classmethod
+    def _not_reserved(cls, value: dict[str, Label]) -> dict[str, Label]:
+        for name in value:
+            if name.lower() in RESERVED_LABELS or not name.strip():
+                raise ValueError(f"another name for the label '{name}', which stands for a row of consensus.csv")
+        return value
 
 
 class Study(_Frozen):

@@ -86,6 +86,23 @@ def to_hours(value: float, unit: str) -> float:
         raise ValueError(f"'{unit}' is not a unit of time; write h, min, d or s") from err
 
 
+@lru_cache(maxsize=64)
+def activity_bq(value: float, unit: str) -> float | None:
+    """Convert an activity to Bq; None when the unit is none of activity (particles, mg).
+
+    Examples
+    --------
+    >>> activity_bq(2.0, "MBq"), activity_bq(1.0, "particles")
+    (2000000.0, None)
+    """
+    import pint
+
+    try:
+        return float(registry().Quantity(value, parse(unit)).to("becquerel").magnitude)
+    except (pint.errors.DimensionalityError, pint.errors.UndefinedUnitError):
+        return None
+
+
 @lru_cache(maxsize=512)
 def derive(expression: str, value: str, dose: str = "", time: str = "h") -> Derived:
     """Return the unit of a parameter from the units of its ingredients, and the factor it brings.

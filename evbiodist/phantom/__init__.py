@@ -1,0 +1,1 @@
+"""A digital mouse with known truth: anatomy, camera, whole studies."""
