@@ -51,7 +51,7 @@ def agreement_rows(observations: pd.DataFrame, level: float = 0.95) -> list[dict
         for a, b in itertools.combinations(sorted(part["label"].unique()), 2):
             pairs = means[[a, b]].dropna()
             organs = sorted({str(o) for o in means.index.get_level_values("organ")})
-            for organ in [*organs, ALL_ORGANS]:
+            for organ in [*organs, ALL_ORGANS] if len(organs) > 1 else organs:
                 both = pairs if organ == ALL_ORGANS else pairs[pairs.index.get_level_values("organ") == organ]
                 place = {"group": group, "organ": organ, "unit": unit, "label_a": a, "label_b": b}
                 rows.append(place | _compare(both[a].to_numpy(float), both[b].to_numpy(float), level))

@@ -45,7 +45,11 @@ class Dosing:
 
 
 def nca_parameters(
-    observations: pd.DataFrame, dosing: Mapping[tuple[str, str], Dosing], settings: KineticsSettings
+    observations: pd.DataFrame,
+    dosing: Mapping[tuple[str, str], Dosing],
+    settings: KineticsSettings,
+    *,
+    pool: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the NCA parameters of every organ, label and group as rows of parameters.csv.
 
@@ -54,6 +58,7 @@ def nca_parameters(
     observations : with the columns of observations.csv.
     dosing : by (subject, label); for pooled tables by ("pooled", label).
     settings : rules of the analysis.
+    pool : pool animals by time even where each has a curve of its own.
 
     Returns
     -------
@@ -68,7 +73,7 @@ def nca_parameters(
         organs = sorted(part["organ"].unique(), key=lambda o: (o not in BLOOD, o))
         for organ in organs:
             for unit, profile in part[part["organ"] == organ].groupby("unit", sort=True):
-                found = _profiles(profile, str(organ), str(unit), dose, settings)
+                found = _profiles(profile, str(organ), str(unit), dose, settings, pool)
                 for subject, result, extra in found:
                     estimates = [*result.estimates.values(), *extra]
                     if organ in BLOOD:
@@ -89,11 +94,11 @@ def _dosing_of(part: pd.DataFrame, label: str, dosing: Mapping[tuple[str, str], 
 
 
 def _profiles(
-    profile: pd.DataFrame, organ: str, unit: str, dose: Dosing, settings: KineticsSettings
+    profile: pd.DataFrame, organ: str, unit: str, dose: Dosing, settings: KineticsSettings, pool: bool
 ) -> list[tuple[str, NcaResult, list[Estimate]]]:
     """Return (subject, result, further estimates) for animals with their own curve, or for the pool."""
     counts = profile.groupby("subject")["time_h"].nunique()
-    own = sorted(str(s) for s in counts[counts >= _OWN_CURVE].index if s != POOLED)
+    own = sorted(str(s) for s in counts[counts >= _OWN_CURVE].index if s != POOLED and not pool)
     done: list[tuple[str, NcaResult, list[Estimate]]] = []
     for subject in own:
         one = profile[profile["subject"] == subject].sort_values("time_h")

@@ -29,6 +29,9 @@ _AT_BOUND = 0.05
 _STARTS = 12
 _BEST = 3
 _SEED = 20150601
+#: Derived quantities that rest on the curve beyond the last sample, and how much of the area may lie there.
+_TO_INFINITY = ("half_life", "auc_inf", "mrt_inf", "vss", "cl")
+_MAX_EXTRAP_PCT = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,14 +269,23 @@ def _estimates(
         unit = derive(p.dimension, data.unit[0], dose_unit)
         rows.append(_positive(p.name, theta[i] * unit.factor, spread[i], reach, unit.unit, data, flags,
                               "at its bound: the data do not carry it" if bound[i] else ""))  # fmt: skip
+    beyond = 100 * _share_beyond(graph, theta, float(data.time_h.max()), dose)
     for name, dimension, function in derived(graph, data, dose, dose_unit):
         value = function(theta)
+        flags = {"extrapolated"} if name in _TO_INFINITY and beyond > _MAX_EXTRAP_PCT else set()
         gradient = _log_gradient(function, theta)
         relative = float(np.sqrt(max(gradient @ covariance @ gradient, 0.0))) / value if value > 0 else np.nan
         unit = derive(dimension, data.unit[0], dose_unit)
         unit_name = "pct_id" if name.endswith("_pct_id") else unit.unit
-        rows.append(_positive(name, value * unit.factor, relative, reach, unit_name, data, set(), ""))
+        rows.append(_positive(name, value * unit.factor, relative, reach, unit_name, data, flags, ""))
     return tuple(rows)
+
+
+def _share_beyond(graph: RateGraph, theta: FloatArray, last_h: float, dose: float) -> float:
+    """Return the share of the area under the blood curve that lies beyond the last sample."""
+    seen, K = graph._sight(theta, None)[0], graph.matrix(theta)
+    rest = graph.amounts(theta, np.array([last_h]), dose)[0]
+    return float((seen @ np.linalg.solve(K, rest)) / (seen @ np.linalg.solve(K, graph.start(dose))))
 
 
 def _positive(

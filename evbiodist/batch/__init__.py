@@ -1,0 +1,1 @@
+"""Whole studies: pipeline, store (atomic, resumable) and engine (local processes)."""

@@ -1,0 +1,443 @@
+"""The main job: a study in, its result folder out.
+
+Steps: quantify scans (shards), collect observation tables, correct, analyse, compare, write. Tables are
+rebuilt in sorted order every time, so the bytes do not depend on workers or on earlier interruptions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
+
+from evbiodist.batch import store
+from evbiodist.batch.engine import run_tasks
+from evbiodist.batch.scans import ScanResult, ScanTask, process
+from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
+from evbiodist.crossval.consensus import COLUMNS as CONSENSUS
+from evbiodist.io.organ_tables import OrganTable, read_organ_table
+from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, POOLED, Dosing, model_parameters, nca_parameters
+from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood
+from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ScanRecord, Settings, Study
+from evbiodist.study.problems import InputError, Problem, UnreadableImage
+from evbiodist.study.vocabulary import BLOOD
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evbiodist.kinetics.fit import FitResult
+
+CONSENSUS_COLUMNS = ("group", *CONSENSUS)
+FAILURE_COLUMNS = ("what", "name", "subject", "label", "file", "reason")
+CURVE_COLUMNS = ("study", "group", "label", "organ", "model", "time_h", "value", "low", "high", "unit")
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """Where the results lie, and the tables as lists of rows.
+
+    Parameters
+    ----------
+    out : the result folder.
+    observations, parameters, agreement, consensus, failures, curves : rows as written to the CSV files.
+    notes : sentences about the inputs (what is missing, odd or refused).
+    """
+
+    out: Path | None
+    observations: list[dict[str, Any]]
+    parameters: list[dict[str, Any]] = field(default_factory=list)
+    agreement: list[dict[str, Any]] = field(default_factory=list)
+    consensus: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def frame(self, table: str) -> pd.DataFrame:
+        """Return one table as a DataFrame.
+
+        Raises
+        ------
+        ValueError : not a table of the results.
+        """
+        import pandas as pd
+
+        columns = {"observations": OBSERVATION_COLUMNS, "parameters": PARAMETER_COLUMNS, "agreement": AGREEMENT_COLUMNS,
+                   "consensus": CONSENSUS_COLUMNS, "failures": FAILURE_COLUMNS, "curves": CURVE_COLUMNS}  # fmt: skip
+        if table not in columns:
+            raise ValueError(f"'{table}' is not a table of the results; known: {', '.join(columns)}")
+        return pd.DataFrame(getattr(self, table), columns=list(columns[table]))
+
+
+def check_tables(study: Study) -> tuple[list[OrganTable], list[Problem]]:
+    """Read every observations table of a study and return the tables and all their problems."""
+    tables, problems = [], []
+    for source in study.observation_sources:
+        try:
+            table = read_organ_table(study.root / source.file, source)
+        except InputError as err:
+            problems += err.problems
+            continue
+        for row in table.rows:
+            if row.label not in study.labels:
+                problems.append(Problem(source.file, row.label, "a label that study.toml declares",
+                                        f'add [labels."{row.label}"] or correct the table', field="label"))  # fmt: skip
+                break
+        tables.append(table)
+    return tables, problems
+
+
+def missing_files(study: Study) -> list[Problem]:
+    """Return a problem for every scan whose files are not there; they stop nothing but themselves."""
+    return [Problem(str(study.files[1] if len(study.files) > 1 else "scans.csv"), name, "an existing file",
+                    f"scan '{s.scan}' will fail: copy the file or correct the name", field=column, fatal=False)
+            for s in study.scans
+            for column, name in (("file", s.file), ("organs", s.organs), ("photograph", s.photograph))
+            if name and not (study.root / name).exists()]  # fmt: skip
+
+
+def check(study: Study) -> list[Problem]:
+    """Return every problem of a study that its tables and files show, fatal ones first.
+
+    What `load_study` finds it raises itself; this looks into the observation tables and for the images.
+    """
+    problems = [*check_tables(study)[1], *missing_files(study)]
+    return sorted(problems, key=lambda p: not p.fatal)
+
+
+def run_study(
+    study: Study, out: Path, *, workers: int = 1, quantify_only: bool = False, progress: Progress | None = None
+) -> RunResult:
+    """Run a study the whole way and write its result folder.
+
+    Parameters
+    ----------
+    study : from `load_study`.
+    out : result folder; an earlier, even interrupted run is taken up.
+    workers : processes for the scans; the bytes of the results do not depend on it.
+    quantify_only : stop at observations.csv.
+    progress : called with a mapping (`event`, `done`, `total`, ...) after every step.
+
+    Returns
+    -------
+    RunResult : failed scans are rows of `failures`; the rest is complete.
+
+    Raises
+    ------
+    InputError : an observations table that cannot be used.
+    FolderBusyError, NoRoomError : the result folder is taken or cannot be written.
+    """
+    tell = progress or (lambda event: None)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    tables, problems = check_tables(study)
+    if problems:
+        raise InputError(problems)
+    with store.hold(out), threadpool_limits(1):
+        (out / "provenance.json").unlink(missing_ok=True)  # it says that a run is complete
+        scanned, failures, notes, hashes = _scans(study, out, workers, tell)
+        notes += [f"{t.path.name}: {note}" for t in tables for note in t.notes]
+        result = analyse(study, scanned, tables, quantify_only=quantify_only, tell=tell)
+        result = RunResult(out, result.observations, result.parameters, result.agreement, result.consensus,
+                           failures, result.curves, notes)  # fmt: skip
+        _write(study, result, hashes, started, quantify_only)
+        tell({"event": "written", "done": 1, "total": 1})
+    return result
+
+
+def analyse(
+    study: Study,
+    scanned: Iterable[Observation],
+    tables: Iterable[OrganTable],
+    *,
+    quantify_only: bool = False,
+    tell: Progress | None = None,
+) -> RunResult:
+    """Correct observations and go from them to parameters and comparisons, without touching the disk."""
+    tell = tell or (lambda event: None)
+    rows = correct(study, scanned, tables)
+    observations = [_as_row(study, r) for r in rows]
+    if quantify_only:
+        return RunResult(None, observations)
+    parameters, curves, fits = kinetics(observations, dosing_of(study), study.settings, tell)
+    frame = frame_of(observations)
+    level = study.settings.kinetics.level
+    agreement = agreement_rows(frame, level) if len(frame) else []
+    crossval = study.settings.crossval
+    consensus = consensus_rows(fits, parameters, crossval.organ, crossval.scale, level)
+    tell({"event": "compared", "done": 1, "total": 1})
+    return RunResult(None, observations, parameters, agreement, consensus, [], curves)
+
+
+def kinetics(
+    observations: list[dict[str, Any]],
+    dosing: Mapping[tuple[str, str], Dosing],
+    settings: Settings,
+    tell: Progress,
+    *,
+    pool: bool = False,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[tuple[str, str, str, str], FitResult]]:
+    """Return parameter rows, fitted curves and fits for rows of an observations table."""
+    frame = frame_of(observations)
+    if frame.empty:
+        return [], [], {}
+    rows = nca_parameters(frame, dosing, settings.kinetics, pool=pool)
+    tell({"event": "nca", "done": 1, "total": 1})
+    fitted, fits = model_parameters(frame, dosing, settings.kinetics.models, settings.kinetics.level)
+    tell({"event": "fitted", "done": len(fits), "total": len(fits)})
+    order = {"": 2, POOLED: 0}
+    rows = sorted(rows + fitted, key=lambda r: (r["study"], r["group"], r["label"], r["model"], order.get(r["subject"], 1),
+                                                r["subject"], r["organ"]))  # fmt: skip
+    return rows, curve_rows(fits), fits
+
+
+def _scans(
+    study: Study, out: Path, workers: int, tell: Progress
+) -> tuple[list[Observation], list[dict[str, Any]], list[str], dict[str, str]]:
+    """Quantify every scan that has no shard yet; return rows, failures, notes and input hashes."""
+    tasks: dict[str, ScanTask] = {}
+    records: dict[str, ScanRecord] = {}
+    done: dict[str, dict[str, Any]] = {}
+    failures, hashes = [], {}
+    for record in study.scans:
+        task = _task(study, record)
+        try:
+            inputs = _hash_inputs(study, record, hashes)
+        except (OSError, UnreadableImage) as err:
+            failures.append(_failure(record, err))
+            continue
+        key = store.key_of("scan", _version(), inputs, record.model_dump(), task.settings.model_dump(),
+                           task.label.model_dump(), task.groups, task.decay, study.name)  # fmt: skip
+        records[key] = record
+        held = store.read_shard(out, key)
+        if held is not None and store.shard_path(out, key, ".png").exists():
+            done[key] = held
+        else:
+            tasks[key] = task
+    total, failed = len(study.scans), len(failures)
+    tell({"event": "scan", "done": len(done) + failed, "total": total, "failed": failed, "resumed": len(done)})
+    keys = list(tasks)
+    for i, outcome in run_tasks(process, [tasks[k] for k in keys], workers):
+        key = keys[i]
+        record = records[key]
+        if isinstance(outcome, ScanResult):
+            before = dict(hashes)
+            if _hash_inputs(study, record, {}) != _hash_inputs(study, record, before):
+                outcome = UnreadableImage(record.file, "it changed while it was read; run again when it is at rest")
+        if isinstance(outcome, BaseException):
+            failures.append(_failure(record, outcome))
+            failed += 1
+        else:
+            content = {"rows": [r.model_dump() for r in outcome.rows], "notes": list(outcome.notes),
+                       "legend": list(outcome.legend)}  # fmt: skip
+            store.write_bytes(store.shard_path(out, key, ".png"), outcome.picture)
+            store.write_shard(out, key, content)
+            done[key] = content
+        tell({"event": "scan", "done": len(done) + failed, "total": total, "failed": failed, "name": record.scan})
+    store.prune_shards(out, records)
+    rows, notes = [], []
+    for key in sorted(done, key=lambda k: records[k].scan):
+        rows += [Observation.model_validate(r) for r in done[key]["rows"]]
+        notes += [f"{records[key].scan}: {note}" for note in done[key]["notes"] if "refused" in note or "no " in note]
+    _write_index(out, done, records)
+    return rows, sorted(failures, key=lambda f: f["name"]), notes, hashes
+
+
+def _task(study: Study, record: ScanRecord) -> ScanTask:
+    groups = tuple((s.group if (s := study.subject(name, record.label)) else "all") for name in record.subjects)
+    return ScanTask(study.root, study.name, record, study.labels[record.label], groups, study.settings.imaging,
+                    study.settings.corrections.decay)  # fmt: skip
+
+
+def _hash_inputs(study: Study, record: ScanRecord, known: dict[str, str]) -> dict[str, str]:
+    found = {}
+    for name in (record.file, record.organs, record.photograph):
+        if name:
+            path = study.root / name
+            if not path.exists():
+                raise UnreadableImage(name, "there is no such file; copy it or correct scans.csv")
+            if name not in known:
+                # a single image of an instrument's click depends on the folder's header too
+                known[name] = store.sha256(path)
+            found[name] = known[name]
+            header = path.parent / "ClickInfo.txt"
+            if path.is_file() and header.exists():
+                found[f"{name} header"] = store.sha256(header)
+    return found
+
+
+def _failure(record: ScanRecord, error: BaseException) -> dict[str, Any]:
+    reason = error.reason if isinstance(error, UnreadableImage) else str(error)
+    if not isinstance(error, ValueError | RuntimeError):
+        reason = f"{type(error).__name__}: {reason}"
+    return {"what": "scan", "name": record.scan, "subject": record.subject, "label": record.label, "file": record.file,
+            "reason": reason}  # fmt: skip
+
+
+def _write_index(out: Path, done: Mapping[str, Any], records: Mapping[str, ScanRecord]) -> None:
+    """Write which picture belongs to which scan, for the report."""
+    rows = [{"scan": records[k].scan, "subject": records[k].subject, "label": records[k].label,
+             "time_h": records[k].time_h, "kind": records[k].kind, "picture": f"scans/{k}.png",
+             "legend": ";".join(done[k]["legend"])} for k in sorted(done, key=lambda k: records[k].scan)]  # fmt: skip
+    columns = ("scan", "subject", "label", "time_h", "kind", "picture", "legend")
+    store.write_bytes(out / "scans.csv", store.csv_bytes(rows, columns))
+
+
+def correct(study: Study, scanned: Iterable[Observation], tables: Iterable[OrganTable]) -> list[Observation]:
+    """Bring all observations to one footing: masses, decay, %ID, blood per gram, vessel blood; sorted."""
+    settings = study.settings.corrections
+    rows = list(scanned)
+    for table, source in zip(tables, study.observation_sources, strict=True):
+        found = list(table.rows)
+        rows += correct_decay(found, study.labels) if settings.decay and not source.decay_corrected else found
+    rows = [r if r.mass_g is not None or (mass := study.mass_g(r.subject, r.organ)) is None
+            else r.model_copy(update={"mass_g": mass}) for r in rows]  # fmt: skip
+    rows = [r.model_copy(update={"group": s.group}) if (s := study.subject(r.subject, r.label)) else r for r in rows]
+    doses = {(s.subject, s.label): (s.dose, s.dose_unit) for s in study.subjects}
+    rows = blood_per_gram(share_of_dose(rows, doses))
+    if settings.vessel_blood == "subtract":
+        perfused = {(s.subject, s.label): s.perfused for s in study.subjects}
+        for source, table in zip(study.observation_sources, tables, strict=True):
+            perfused |= {(source.subject, r.label): source.perfused for r in table.rows
+                         if study.subject(source.subject, r.label) is None}  # fmt: skip
+        rows = subtract_vessel_blood(rows, study.species, perfused)
+    return sorted(rows, key=lambda r: (r.group, r.label, r.subject, r.organ not in BLOOD, r.organ, r.time_h, r.unit))
+
+
+def dosing_of(study: Study) -> dict[tuple[str, str], Dosing]:
+    """Return what every animal got, by (subject, label); pooled tables by (their subject, label)."""
+    dosing = {(s.subject, s.label): Dosing(s.dose, s.dose_unit, s.route) for s in study.subjects}
+    for source in study.observation_sources:
+        if source.label is not None:
+            given = Dosing(source.dose or math.nan, source.dose_unit or "", source.route)
+            dosing.setdefault((source.subject, source.label), given)
+    return dosing
+
+
+def _as_row(study: Study, r: Observation) -> dict[str, Any]:
+    row = r.model_dump()
+    row["study"] = r.study or study.name
+    return {column: row[column] for column in OBSERVATION_COLUMNS}
+
+
+def frame_of(observations: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame(observations, columns=list(OBSERVATION_COLUMNS))
+    numbers = ["time_h", "value", "se", "mass_g", "lloq", "se_systematic", "sd", "n", "vessel_blood"]
+    frame[numbers] = frame[numbers].astype(float)
+    return frame
+
+
+def curve_rows(fits: Mapping[tuple[str, str, str, str], FitResult]) -> list[dict[str, Any]]:
+    """Return fitted curves with pointwise intervals on a fine grid, for figures."""
+    import numpy as np
+
+    rows = []
+    for (study, group, label, model), fitted in sorted(fits.items()):
+        last = float(fitted.data.time_h.max())
+        first = float(fitted.data.time_h[fitted.data.time_h > 0].min())
+        grid = np.unique(np.r_[0.0, np.geomspace(first / 4, last, 60)])
+        for place, (organ, (value, low, high)) in enumerate(fitted.predict(grid).items()):
+            rows += [{"study": study, "group": group, "label": label, "organ": organ, "model": model, "time_h": float(t),
+                      "value": float(v), "low": float(lo), "high": float(hi), "unit": fitted.data.unit[place]}
+                     for t, v, lo, hi in zip(grid, value, low, high, strict=True)]  # fmt: skip
+    return rows
+
+
+def _version() -> str:
+    return version("evbiodist")
+
+
+def _write(study: Study, result: RunResult, hashes: dict[str, str], started: str, quantify_only: bool) -> None:
+    import tomli_w
+
+    out = result.out
+    assert out is not None  # noqa: S101
+    tables = {"observations": (result.observations, OBSERVATION_COLUMNS), "failures": (result.failures, FAILURE_COLUMNS)}
+    if not quantify_only:
+        tables |= {"parameters": (result.parameters, PARAMETER_COLUMNS), "agreement": (result.agreement, AGREEMENT_COLUMNS),
+                   "consensus": (result.consensus, CONSENSUS_COLUMNS), "curves": (result.curves, CURVE_COLUMNS)}  # fmt: skip
+    for name, (rows, columns) in tables.items():
+        store.write_bytes(out / f"{name}.csv", store.csv_bytes(rows, columns))
+    store.write_bytes(out / "settings.toml", tomli_w.dumps(settings_document(study, out)).encode())
+    store.write_bytes(out / "study.json", _json(describe(study, result)))
+    provenance = {
+        "evbiodist": _version(),
+        "study": study.name,
+        "started": started,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": {**{name: store.sha256(study.root / name) for name in sorted(set(study.files))},
+                   **dict(sorted(hashes.items()))},
+        "settings": study.settings.model_dump(mode="json"),
+        "outputs": {f"{name}.csv": store.sha256(out / f"{name}.csv") for name in sorted(tables)},
+        "versions": {"python": platform.python_version(),
+                     **{p: version(p) for p in ("lmfit", "numpy", "pandas", "scikit-image", "scipy", "tifffile")}},
+    }  # fmt: skip
+    store.write_bytes(out / "provenance.json", _json(provenance))
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def settings_document(study: Study, out: Path) -> dict[str, Any]:
+    """Return the settings of a run with the study they belong to, as `evbiodist run` takes them again."""
+    import os
+
+    settings = study.settings.model_dump(mode="json", exclude_none=True)
+    return {"study_file": Path(os.path.relpath(study.root / study.files[0], out.resolve())).as_posix(), **settings}
+
+
+def describe(study: Study, result: RunResult) -> dict[str, Any]:
+    """Return what the report needs to know of the study: design, labels, and what is missing."""
+    groups: dict[str, dict[str, Any]] = {}
+    for s in study.subjects:
+        g = groups.setdefault(f"{s.group} / {s.label}", {"group": s.group, "label": s.label, "animals": 0, "female": 0,
+                                                         "male": 0, "perfused": 0, "routes": []})  # fmt: skip
+        g["animals"] += 1
+        g["female"] += s.sex == "F"
+        g["male"] += s.sex == "M"
+        g["perfused"] += s.perfused
+        g["routes"] = sorted({*g["routes"], s.route})
+    return {
+        "name": study.name,
+        "species": study.species,
+        "description": study.description,
+        "source": study.source,
+        "simulated": study.simulated,
+        "labels": {k: v.model_dump(mode="json", exclude_none=True) for k, v in study.labels.items()},
+        "groups": [groups[k] for k in sorted(groups)],
+        "scans": len(study.scans),
+        "settings": study.settings.model_dump(mode="json"),
+        "sources": [s.model_dump(mode="json") for s in study.observation_sources],
+        "missing": missing_parts(study),
+        "notes": sorted(set(result.notes)),
+    }
+
+
+def missing_parts(study: Study) -> list[str]:
+    """Return, as sentences, what a study of vesicles should hold and this one does not."""
+    found = []
+    words = " ".join([s.group for s in study.subjects] + [s.group for s in study.observation_sources]).lower()
+    for control, hint in (("dye", "a dye-only arm processed like the vesicles"),
+                          ("free label", "an arm with the free label"),
+                          ("unlabelled", "unlabelled vesicles or untreated animals for the background")):  # fmt: skip
+        if control.split()[0] not in words:
+            found.append(f"No control named '{control}': {hint} would tell label from vesicle.")
+    if study.subjects and not any(s.perfused for s in study.subjects):
+        found.append("No animal was perfused: vessel blood is subtracted by published blood fractions.")
+    if study.scans and study.settings.imaging.standard is None:
+        found.append("No dose standard in the images: signals stay in instrument units and are not % of dose.")
+    if study.subjects and len({s.sex for s in study.subjects} - {"unknown"}) < 2:
+        found.append("Only one sex, or none stated: ICH S12 asks for both.")
+    if len(study.labels) < 2:
+        found.append("One label only: nothing can be cross-validated.")
+    return found

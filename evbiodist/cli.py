@@ -1,0 +1,426 @@
+"""The command line: thin. It reads arguments, calls the package, prints, and sets the exit status.
+
+0 done; 1 some scans or subjects failed (named in failures.csv); 2 the input is unusable.
+Heavy imports happen inside commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from evbiodist.batch.tables import Entry
+
+DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Tell:
+    """Where words go: people on a terminal, plain lines in a pipe, JSON lines for machines, or nowhere."""
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+
+    def line(self, text: str, **facts: Any) -> None:
+        """Say something; machines get the facts."""
+        if self.as_json:
+            click.echo(json.dumps({"event": "message", "text": text, **facts}, default=str))
+        elif not self.quiet:
+            click.echo(text)
+
+    def problem(self, problem: Any) -> None:
+        """Print one problem of the input to standard error (or as a JSON line)."""
+        if self.as_json:
+            click.echo(json.dumps({"event": "problem", "text": str(problem), **problem.as_dict()}, default=str))
+        else:
+            click.echo(f"{'error' if problem.fatal else 'note'}: {problem}", err=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Yield a function that shows a run's progress events."""
+        if self.as_json:
+            yield lambda event: click.echo(json.dumps(dict(event), default=str))
+        elif self.quiet:
+            yield lambda event: None
+        elif sys.stdout.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                          TextColumn("{task.fields[failed]}")) as bar:  # fmt: skip
+                task = bar.add_task("scans", total=None, failed="")
+
+                def show(event: Mapping[str, Any]) -> None:
+                    failed = f"{event['failed']} failed" if event.get("failed") else ""
+                    name = _STEPS.get(str(event["event"]), str(event["event"]))
+                    bar.update(task, description=name, completed=event["done"], total=event["total"], failed=failed)
+
+                yield show
+        else:
+            yield _plain
+
+
+_STEPS = {"scan": "scans", "nca": "NCA", "fitted": "models", "compared": "labels", "written": "written"}
+
+
+def _plain(event: Mapping[str, Any]) -> None:
+    """Print a line every tenth of the scans, and one for every other step."""
+    done, total = int(event["done"]), int(event["total"])
+    if event["event"] != "scan":
+        click.echo(f"{_STEPS.get(str(event['event']), event['event'])}: done")
+    elif total and (done == total or done % max(1, total // 10) == 0):
+        failed = f", {event['failed']} failed" if event.get("failed") else ""
+        click.echo(f"scans: {done} of {total}{failed}")
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("--json", "as_json", is_flag=True, help="JSON lines for machines.")(command)
+    return click.option("--quiet", is_flag=True, help="Say nothing but errors.")(command)
+
+
+class _Group(click.Group):
+    """Ends every command with a sentence and an exit status instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command takes the run up where it stopped", err=True)
+            sys.exit(INTERRUPTED)
+        except (ValueError, RuntimeError, OSError) as err:
+            _end(err, "--json" in sys.argv)
+
+
+def _end(err: Exception, as_json: bool) -> None:
+    """Print what is wrong with the input in words and leave with status 2; anything else is a fault of ours."""
+    from evbiodist.batch.store import FolderBusyError, NoRoomError
+    from evbiodist.study.problems import InputError, UnreadableImage
+
+    tell = Tell(as_json)
+    if isinstance(err, InputError):
+        for problem in err.problems:
+            tell.problem(problem)
+        count = len(err.problems)
+        click.echo(f"{count} problem{'s' * (count != 1)}; nothing was run", err=True)
+    elif isinstance(err, UnreadableImage | FolderBusyError | NoRoomError | ValueError | FileNotFoundError):
+        click.echo(json.dumps({"event": "error", "text": str(err)}) if as_json else f"error: {err}", err=not as_json)
+    else:
+        raise err
+    sys.exit(UNUSABLE)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="evbiodist")
+def main() -> None:
+    """From images of labelled vesicles to pharmacokinetic parameters that hold across labels."""
+
+
+def _run(study: str, out: str, tell: Tell, *, workers: int = 1, quantify_only: bool = False) -> None:
+    from evbiodist.batch.pipeline import missing_files, run_study
+    from evbiodist.study.load import load_study
+
+    loaded = load_study(study)
+    for problem in missing_files(loaded):
+        tell.problem(problem)
+    with tell.progress() as progress:
+        result = run_study(loaded, Path(out), workers=workers, quantify_only=quantify_only, progress=progress)
+        if not quantify_only:
+            from evbiodist.report.html import write_report
+
+            write_report(out)
+    for failure in result.failures:
+        tell.line(f"failed: {failure['name']}: {failure['reason']}", failure=failure)
+    found = f"{len(result.observations)} values, {len(result.parameters)} parameters" if not quantify_only else (
+        f"{len(result.observations)} values")  # fmt: skip
+    shown = "observations.csv" if quantify_only else "report.html"
+    tell.line(f"{found}, {len(result.failures)} of {len(loaded.scans)} scans failed; open {Path(out) / shown}",
+              out=out, failed=len(result.failures))  # fmt: skip
+    if not quantify_only:
+        _headline(result.consensus, loaded.settings.crossval.organ, tell)
+    sys.exit(SOME_FAILED if result.failures else DONE)
+
+
+def _headline(consensus: Sequence[Mapping[str, Any]], organ: str, tell: Tell) -> None:
+    for row in consensus:
+        if row["quantity"] == f"{organ}_uptake_pct_id" and row["estimate"] == row["estimate"]:
+            tell.line(f"  {organ} uptake, {row['label']:<10} {row['estimate']:6.3g} % of dose "
+                      f"({row['ci_low']:.3g} to {row['ci_high']:.3g})")  # fmt: skip
+
+
+@main.command()
+@click.argument("directory", default="evbiodist_demo", metavar="[DIR]")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes for the scans.")
+@_common
+def demo(directory: str, workers: int, quiet: bool, as_json: bool) -> None:
+    """Write the sample study into DIR and run it."""
+    from evbiodist.sample import DEMO, copy_sample
+
+    folder = copy_sample(DEMO, Path(directory) / "study")
+    tell = Tell(as_json, quiet)
+    tell.line(f"the sample study is in {folder}; running it")
+    _run(str(folder / "study.toml"), str(Path(directory) / "results"), tell, workers=workers)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="JSON lines for machines.")
+def info(files: tuple[str, ...], as_json: bool) -> None:
+    """Say which reader takes each of FILES, and what is in it."""
+    from evbiodist.io.registry import read, reader_for
+    from evbiodist.study.problems import InputError, UnreadableImage
+
+    failed = False
+    for name in files:
+        try:
+            reader = reader_for(name)
+            pairs = read(name).describe()
+        except (UnreadableImage, InputError) as err:
+            failed = True
+            text = str(err) if isinstance(err, InputError) else f"{name}: {err.reason}"
+            click.echo(json.dumps({"file": name, "error": text}) if as_json else f"error: {text}", err=not as_json)
+            continue
+        if as_json:
+            click.echo(json.dumps({"file": name, "reader": reader.name, "facts": pairs}))
+            continue
+        click.echo(f"{name}\n  {'reader':<18}{reader.name}")
+        for key, value in pairs:
+            click.echo(f"  {key:<18}{value}")
+    sys.exit(UNUSABLE if failed else DONE)
+
+
+@main.command()
+@click.argument("study")
+@_common
+def check(study: str, quiet: bool, as_json: bool) -> None:
+    """Say everything that is wrong with STUDY.toml and its tables, all at once."""
+    from evbiodist.batch.pipeline import check as check_study
+    from evbiodist.batch.pipeline import missing_parts
+    from evbiodist.study.load import load_study
+
+    tell = Tell(as_json, quiet)
+    loaded = load_study(study)
+    problems = check_study(loaded)
+    for problem in problems:
+        tell.problem(problem)
+    if any(p.fatal for p in problems):
+        sys.exit(UNUSABLE)
+    tell.line(f"{loaded.name}: {len(loaded.subjects)} rows of subjects, {len(loaded.scans)} scans, {len(loaded.labels)} "
+              f"labels, {len(loaded.observation_sources)} observation tables: ready to run")  # fmt: skip
+    for sentence in missing_parts(loaded):
+        tell.line(f"note: {sentence}")
+    sys.exit(SOME_FAILED if problems else DONE)
+
+
+@main.command()
+@click.argument("study")
+@click.option("--out", required=True, help="Result folder; an interrupted run is taken up.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes for the scans.")
+@_common
+def run(study: str, out: str, workers: int, quiet: bool, as_json: bool) -> None:
+    """Run STUDY.toml (or the settings.toml of an earlier run) the whole way."""
+    _run(study, out, Tell(as_json, quiet), workers=workers)
+
+
+@main.command()
+@click.argument("study")
+@click.option("--out", required=True, help="Result folder.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes for the scans.")
+@_common
+def quantify(study: str, out: str, workers: int, quiet: bool, as_json: bool) -> None:
+    """Turn the images of STUDY.toml into observations.csv, and stop there."""
+    _run(study, out, Tell(as_json, quiet), workers=workers, quantify_only=True)
+
+
+def _table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed((
+        click.argument("table"),
+        click.option("--out", required=True, help="Folder for the results."),
+        click.option("--subjects", default=None, help="subjects.csv with doses and routes."),
+        click.option("--dose", type=float, default=None, help="Dose, for tables without subjects.csv."),
+        click.option("--dose-unit", default="", help="Its unit, e.g. bq or ng."),
+        click.option("--route", default="iv_bolus", show_default=True, help="Route of the dose."),
+        click.option("--label", default="label", show_default=True, help="Label, where the table names none."),
+        click.option("--unit", default=None, help="Unit of the values, where the table names none."),
+        click.option("--n", type=int, default=None, help="Animals behind each mean, where the table does not say."),
+        click.option("--level", type=click.FloatRange(0.5, 0.999), default=None, help="Level of the intervals."),
+    )):  # fmt: skip
+        command = option(command)
+    return _common(command)
+
+
+def _enter(given: Mapping[str, Any], tell: Tell) -> Entry:
+    from evbiodist.batch.tables import enter
+
+    keys = ("subjects", "dose", "dose_unit", "route", "label", "unit", "n")
+    entry = enter(given["table"], **{k: given[k] for k in keys})
+    for note in entry.notes:
+        tell.line(f"note: {note}")
+    return entry
+
+
+def _settings(entry: Entry, section: str, **changes: Any) -> Any:
+    """Return the entry's settings with the options that were given on the command line."""
+    part = getattr(entry.settings, section)
+    given = {k: v for k, v in changes.items() if v is not None}
+    return entry.settings.model_copy(update={section: part.model_copy(update=given)})
+
+
+def _save(out: str, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], tell: Tell) -> None:
+    from evbiodist.batch.store import csv_bytes, write_bytes
+
+    path = Path(out) / f"{name}.csv"
+    write_bytes(path, csv_bytes(rows, columns))
+    missing = sum(1 for r in rows if "value" in columns and r["value"] != r["value"])
+    without = f", {missing} without a value (with its reason)" if missing else ""
+    tell.line(f"{len(rows)} rows{without} in {path}", file=str(path), rows=len(rows))
+
+
+@main.command()
+@_table_options
+@click.option("--method", type=click.Choice(["linear", "lin-up-log-down", "log"]), default=None, help="Trapezoid rule.")
+@click.option("--blq", type=click.Choice(["drop", "zero", "lloq/2", "pknca"]), default=None,
+              help="What becomes of values below the limit of quantification.")  # fmt: skip
+@click.option("--sparse", is_flag=True, help="Pool animals by time even where each has a curve of its own.")
+@click.option("--max-extrap-pct", type=float, default=None, help="Share of the area beyond the last sample that is flagged.")
+def nca(**given: Any) -> None:
+    """Turn observations (TABLE, result folder or study) into NCA parameters."""
+    from evbiodist.batch.pipeline import kinetics
+    from evbiodist.kinetics.analyse import PARAMETER_COLUMNS
+
+    tell = Tell(given["as_json"], given["quiet"])
+    entry = _enter(given, tell)
+    settings = _settings(entry, "kinetics", method=given["method"], blq=given["blq"], level=given["level"],
+                         max_extrap_pct=given["max_extrap_pct"], models=())  # fmt: skip
+    rows, _, _ = kinetics(entry.observations, entry.dosing, settings, lambda e: None, pool=given["sparse"])
+    _save(given["out"], "parameters", rows, PARAMETER_COLUMNS, tell)
+
+
+@main.command()
+@_table_options
+@click.option("--model", required=True, help="A model of `evbiodist models`.")
+def fit(**given: Any) -> None:
+    """Fit a compartment model to observations (TABLE, result folder or study)."""
+    from evbiodist.batch.pipeline import CURVE_COLUMNS, curve_rows, frame_of
+    from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, model_parameters
+    from evbiodist.kinetics.catalogue import needs_organs
+
+    tell = Tell(given["as_json"], given["quiet"])
+    needs_organs(given["model"])  # refuses an unknown model before anything is read
+    entry = _enter(given, tell)
+    level = given["level"] or entry.settings.kinetics.level
+    rows, fits = model_parameters(frame_of(entry.observations), entry.dosing, [given["model"]], level)
+    _save(given["out"], "parameters", rows, PARAMETER_COLUMNS, tell)
+    _save(given["out"], "curves", curve_rows(fits), CURVE_COLUMNS, tell)
+    failed = [r for r in rows if r["parameter"] == "fit"]
+    for r in failed:
+        tell.line(f"not fitted: {r['label']} ({r['group']}): {r['reason']}")
+    sys.exit(SOME_FAILED if failed else DONE)
+
+
+@main.command()
+@_table_options
+@click.option("--organ", default=None, help="Headline organ of the consensus.")
+def crossval(**given: Any) -> None:
+    """Compare the labels of observations (TABLE, result folder or study): agreement and consensus."""
+    from evbiodist.batch.pipeline import CONSENSUS_COLUMNS, frame_of
+    from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
+    from evbiodist.kinetics.analyse import model_parameters
+
+    tell = Tell(given["as_json"], given["quiet"])
+    entry = _enter(given, tell)
+    frame, settings = frame_of(entry.observations), entry.settings
+    level, organ = given["level"] or settings.kinetics.level, given["organ"] or settings.crossval.organ
+    if frame["label"].nunique() < 2:
+        raise ValueError(f"the observations hold one label ({frame['label'].iloc[0]}); two or more can be compared")
+    rows, fits = model_parameters(frame, entry.dosing, ["plasma_with_organs"], level)
+    consensus = consensus_rows(fits, rows, organ, settings.crossval.scale, level)
+    _save(given["out"], "agreement", agreement_rows(frame, level), AGREEMENT_COLUMNS, tell)
+    _save(given["out"], "consensus", consensus, CONSENSUS_COLUMNS, tell)
+    _headline(consensus, organ, tell)
+
+
+@main.command()
+def models() -> None:
+    """Print the catalogue of models with diagrams and equations."""
+    from evbiodist.kinetics.catalogue import build, catalogue, needs_organs
+
+    for name in catalogue():
+        graph = build(name, ["organ"] if needs_organs(name) else ())
+        click.echo(f"{name}: {graph.title}")
+        click.echo(f"  {graph.source}")
+        for heading, lines in (("graph", graph.diagram()), ("equations", graph.equations()),
+                               ("parameters", [f"{p.name}: {p.description} [{p.dimension}]" for p in graph.parameters])):  # fmt: skip
+            click.echo(f"  {heading}")
+            for line in lines:
+                click.echo(f"    {line}")
+        click.echo("")
+
+
+@main.command()
+@click.argument("directory", metavar="DIR")
+@_common
+def report(directory: str, quiet: bool, as_json: bool) -> None:
+    """Build report.html of a result folder again."""
+    from evbiodist.report.html import write_report
+
+    Tell(as_json, quiet).line(f"report in {write_report(directory)}")
+
+
+@main.command()
+@click.argument("out")
+@click.option("--seed", default=1, show_default=True, type=int, help="The same seed gives the same bytes.")
+@click.option("--animals", default=3, show_default=True, type=click.IntRange(1, 50), help="Animals per time and label.")
+@click.option("--times", default="0.083,0.5,2,8,24", show_default=True, help="Hours of sacrifice.")
+@click.option("--kinetics-cv", default=0.0, show_default=True, type=click.FloatRange(0, 2), help="Spread of the truth.")
+@click.option("--animal-cv", default=0.15, show_default=True, type=click.FloatRange(0, 2), help="Spread of the animals.")
+@click.option("--in-vivo/--no-in-vivo", default=True, show_default=True, help="Also follow one animal a label.")
+def phantom(out: str, seed: int, animals: int, times: str, kinetics_cv: float, animal_cv: float, in_vivo: bool) -> None:
+    """Write a digital study with truth.csv into OUT."""
+    from evbiodist.phantom.study import Design, write_study
+
+    try:
+        hours = tuple(sorted({float(t) for t in times.split(",")}))
+    except ValueError:
+        hours = ()
+    if len(hours) < 3 or hours[0] <= 0:
+        raise ValueError(f"--times {times}: three or more different hours above 0 are needed, such as 0.25,1,4,24")
+    design = Design(times_h=hours, animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv, in_vivo=in_vivo)
+    click.echo(f"digital study in {write_study(out, seed, design)}")
+
+
+@main.command()
+def doctor() -> None:
+    """Print versions, optional parts, and the command that installs what is missing."""
+    import platform
+    import shutil
+    from importlib.metadata import PackageNotFoundError, version
+
+    click.echo(f"evbiodist {version('evbiodist')}, Python {platform.python_version()}, {platform.system()}")
+    missing = []
+    for package, extra, purpose in _PARTS:
+        try:
+            click.echo(f"  {package:<20}{version(package):<16}{purpose}")
+        except PackageNotFoundError:
+            missing.append(package)
+            command = f"pip install 'evbiodist[{extra}]'" if extra else "pip install --force-reinstall evbiodist"
+            click.echo(f"  {package:<20}{'missing':<16}{purpose}: {command}")
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    click.echo(f"  {'disk':<20}{free:.0f} GiB free")
+    sys.exit(DONE if not any(p == m and not e for m in missing for p, e, _ in _PARTS) else UNUSABLE)
+
+
+_PARTS = (
+    ("numpy", "", "arrays"), ("scipy", "", "numerics"), ("pandas", "", "tables"), ("scikit-image", "", "segmentation"),
+    ("tifffile", "", "TIFF"), ("imagecodecs", "", "compressed TIFF"), ("lmfit", "", "fitting"), ("pydantic", "", "studies"),
+    ("pint", "", "units"), ("altair", "", "figures"), ("vl-convert-python", "", "figures as SVG"),
+    ("napari", "napari", "the viewer plugin"), ("PySide6-Essentials", "all", "a window for the viewer"),
+)  # fmt: skip

@@ -1,0 +1,57 @@
+"""Reading a result folder back: text stays text, numbers become numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evbiodist.study.problems import InputError, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TABLES = ("observations", "parameters", "agreement", "consensus", "failures", "curves", "scans")
+_TEXT = {"study", "subject", "group", "label", "organ", "unit", "model", "parameter", "method", "flags", "reason",
+         "source", "label_a", "label_b", "quantity", "what", "name", "file", "scan", "kind", "picture", "legend",
+         "below_lloq"}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class ResultFolder:
+    """The tables of a run and what it says of its study."""
+
+    path: Path
+    tables: dict[str, pd.DataFrame]
+    study: dict[str, Any]
+
+    def __getitem__(self, table: str) -> pd.DataFrame:
+        return self.tables[table]
+
+
+def read_results(path: str | Path) -> ResultFolder:
+    """Read a result folder.
+
+    Raises
+    ------
+    InputError : not a result folder, with what is missing.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    missing = [name for name in ("observations.csv", "study.json") if not (path / name).is_file()]
+    if missing:
+        raise InputError([Problem(path.name, ", ".join(f"no {m}" for m in missing), "a result folder of evbiodist run",
+                                  "name the folder given to --out")])  # fmt: skip
+    tables = {}
+    for name in _TABLES:
+        file = path / f"{name}.csv"
+        frame = pd.read_csv(file, dtype=str, keep_default_na=False) if file.is_file() else pd.DataFrame()
+        for column in frame.columns:
+            if column not in _TEXT:
+                frame[column] = pd.to_numeric(frame[column].where(frame[column] != ""))
+            else:  # a leading apostrophe keeps spreadsheets from running text as a formula
+                frame[column] = frame[column].str.replace(r"^'(?=[=+\-@\t\r])", "", regex=True)
+        tables[name] = frame
+    return ResultFolder(path, tables, json.loads((path / "study.json").read_text(encoding="utf-8")))
