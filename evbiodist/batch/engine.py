@@ -14,9 +14,19 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def _quiet_threads() -> None:
-    # one BLAS thread per worker: faster for small matrices, and the thread count changes bits
-    threadpool_limits(1)
+def one_thread() -> threadpool_limits:
+    """Hold BLAS to one thread: faster for small matrices, and the number of threads changes bits.
+
+    Limits reach only libraries that are loaded, and numpy and scipy each bring their own.
+    """
+    import numpy  # noqa: F401
+    import scipy.linalg  # noqa: F401
+
+    return threadpool_limits(1)
+
+
+def _start_worker() -> None:
+    one_thread()
 
 
 def run_tasks(
@@ -34,7 +44,7 @@ def run_tasks(
     (int, result or exception) : a task whose worker died is tried once more alone before it counts as failed.
     """
     if workers <= 1 or len(tasks) <= 1:
-        with threadpool_limits(1):
+        with one_thread():
             for i, task in enumerate(tasks):
                 yield i, _attempt(function, task)
         return
@@ -63,7 +73,7 @@ def _pool(
     function: Callable[[Task], Result], tasks: Sequence[Task], which: list[int], workers: int
 ) -> Iterator[tuple[int, Result | BaseException]]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(which)), mp_context=context, initializer=_quiet_threads) as pool:
+    with ProcessPoolExecutor(min(workers, len(which)), mp_context=context, initializer=_start_worker) as pool:
         waiting: dict[Future[Result], int] = {}
         for i in which:
             try:

@@ -16,10 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
-
 from evbiodist.batch import store
-from evbiodist.batch.engine import run_tasks
+from evbiodist.batch.engine import one_thread, run_tasks
 from evbiodist.batch.scans import ScanResult, ScanTask, process
 from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
 from evbiodist.crossval.consensus import COLUMNS as CONSENSUS
@@ -140,7 +138,7 @@ def run_study(
     tables, problems = check_tables(study)
     if problems:
         raise InputError(problems)
-    with store.hold(out), threadpool_limits(1):
+    with store.hold(out), one_thread():
         (out / "provenance.json").unlink(missing_ok=True)  # it says that a run is complete
         scanned, failures, notes, hashes = _scans(study, out, workers, tell)
         notes += [f"{t.path.name}: {note}" for t in tables for note in t.notes]

@@ -175,7 +175,7 @@ def _picture(scan: Scan, organs: OrganMap) -> bytes:
     gap = np.full((size[1], 6, 3), 255, np.uint8)
     joined = done[0] if len(done) == 1 else np.hstack([done[0], gap, done[1]])
     out = io.BytesIO()
-    Image.fromarray(joined).save(out, "PNG", optimize=False, compress_level=9)
+    Image.fromarray(joined).save(out, "PNG", compress_level=4)
     return out.getvalue()
 
 

@@ -17,6 +17,10 @@ from evbiodist.io.scan import FloatArray, Scan
 
 #: Opening radius that removes tails, legs' ends and nose cones but no trunk, in mm.
 _OPENING_MM = 3.0
+#: Share of the picture's variance that lies between its dark and its bright part; noise alone has 2/pi = 0.64.
+_CLEAR = 0.7
+#: Length over width of a mouse's trunk, head up, where no single animal on the stage shows it.
+_TRUNK_RATIO = 2.2
 #: How far the found edge of a body may be off (shaded flanks, fur), in mm.
 _OUTLINE_MM = 1.0
 #: Trunk area of a mouse seen from above or below, in cm2; generous on both sides.
@@ -63,6 +67,9 @@ def segment_body(scan: Scan, expected: int | None = None) -> OrganMap:
     pixel_mm = _pixel_mm(scan, picture.shape)
     # the square root lifts the shaded flanks of a body, lit from above, over the stage
     smooth = filters.gaussian(np.sqrt(picture), 1.0 if pixel_mm is None else max(1.0, 0.6 / pixel_mm))
+    if _separation(smooth) < _CLEAR:
+        raise ValueError(f"nothing stands out in the {name} of {scan.name}; give a photograph, or a label image in the "
+                         "column organs")  # fmt: skip
     bright = smooth > _half_height(smooth)
     radius = max(1, round((_OPENING_MM / pixel_mm) if pixel_mm else 0.012 * picture.shape[1]))
     trunk = ndimage.binary_fill_holes(morphology.isotropic_opening(bright, radius))
@@ -71,7 +78,7 @@ def segment_body(scan: Scan, expected: int | None = None) -> OrganMap:
     bodies = np.zeros(picture.shape, np.int32)
     for number, piece in enumerate(keep, 1):
         bodies[pieces == piece.label] = number
-    bodies = _split(bodies, expected)
+    bodies = _split(bodies, expected, alike=True)
     bodies = _left_to_right(bodies)
     count = int(bodies.max())
     if count == 0:
@@ -93,6 +100,14 @@ def _half_height(image: FloatArray) -> float:
     return float((image[image <= first].mean() + image[image > first].mean()) / 2)
 
 
+def _separation(image: FloatArray) -> float:
+    """Return the share of an image's variance that lies between its two classes (Otsu 1979, eq. 22)."""
+    level = filters.threshold_otsu(image)
+    low, high = image[image <= level], image[image > level]
+    share = high.size / image.size
+    return float(share * (1 - share) * (high.mean() - low.mean()) ** 2 / max(float(image.var()), 1e-300))
+
+
 def _pixel_mm(scan: Scan, shape: tuple[int, ...]) -> float | None:
     if scan.pixel_size_mm is None:
         return None
@@ -110,10 +125,11 @@ def _is_body(area: float, box: Sequence[int], shape: tuple[int, ...], pixel_mm: 
     return low <= area <= high
 
 
-def _split(bodies: NDArray[np.int32], expected: int | None) -> NDArray[np.int32]:
-    """Split touching animals along the waist between the peaks of their distance to the edge.
+def _split(bodies: NDArray[np.int32], expected: int | None, alike: bool = False) -> NDArray[np.int32]:
+    """Split touching pieces along the waist between the peaks of their distance to the edge.
 
-    A body is split when more animals are expected, or when it is much larger than the typical one.
+    A piece is split when more are expected, or when it is much larger than the typical one. Animals lie flank
+    to flank without a waist; being `alike`, they are then parted by their size and shape.
     """
     areas = np.bincount(bodies.ravel())[1:]
     if areas.size == 0:
@@ -133,6 +149,9 @@ def _split(bodies: NDArray[np.int32], expected: int | None) -> NDArray[np.int32]
             continue
         region = bodies == index + 1
         parts = _watershed(region, 2 if expected is None else missing + 1)
+        if alike and parts.max() < 2:
+            single = next((bodies == i + 1 for i in np.argsort(areas) if areas[i] < 1.3 * typical and i != index), None)
+            parts = _by_shape(region, max(2, round(areas[index] / typical)) if single is not None else 2, single)
         for part in range(2, parts.max() + 1):
             top += 1
             merged[parts == part] = top
@@ -149,6 +168,18 @@ def _watershed(region: NDArray[np.bool_], most: int) -> NDArray[np.int32]:
     chosen = np.argsort(heights)[::-1][:most] + 1
     markers = np.where(np.isin(markers, chosen), markers, 0)
     return np.asarray(segmentation.watershed(-smooth, measure.label(markers), mask=region), np.int32)
+
+
+def _by_shape(region: NDArray[np.bool_], count: int, single: NDArray[np.bool_] | None) -> NDArray[np.int32]:
+    """Part a region into so many animals of the shape of a single one, by k-means in that shape's own metric."""
+    from scipy.cluster.vq import kmeans2
+
+    metric = np.diag([_TRUNK_RATIO**2, 1.0]) if single is None else np.cov(np.argwhere(single).T)
+    whitened = np.linalg.solve(np.linalg.cholesky(metric), np.argwhere(region).T).T
+    _, parts = kmeans2(whitened, count, minit="++", seed=np.random.default_rng(0))
+    labels = np.zeros(region.shape, np.int32)
+    labels[region] = parts + 1
+    return labels
 
 
 def _left_to_right(labels: NDArray[np.int32]) -> NDArray[np.int32]:

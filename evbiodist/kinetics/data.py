@@ -59,6 +59,10 @@ class FitData:
         animals = self.cv[self.which] * np.abs(expected) / np.sqrt(self.count)
         return np.sqrt(animals**2 + self.se**2 + (_FLOOR * largest[self.which]) ** 2)
 
+    def weight_sigma(self, expected: FloatArray) -> FloatArray:
+        """Return the same with the shared error added: what a row's weight in the search rests on."""
+        return np.hypot(self.sigma(expected), self.systematic)
+
     def curve(self, name: str) -> tuple[FloatArray, FloatArray]:
         """Return times and mean values of one matrix."""
         rows = self.which == self.seen.index(name)
@@ -149,15 +153,14 @@ def _pooled_cv(
 
     The part of the spread that measurement explains is taken out, since `se` enters on its own.
     """
-    top = bottom = 0.0
+    spread = level = 0.0  # both summed before the ratio, so that times near zero do not blow it up
     for t in np.unique(time):
         here = (time == t) & ~np.isfinite(sd)
-        m = mean[here][0] if here.any() else 0.0
-        if here.sum() > 1 and m != 0:
-            df = here.sum() - 1
-            top += df * max(np.var(value[here], ddof=1) - np.mean(se[here] ** 2), 0.0) / m**2
-            bottom += df
-    known = np.isfinite(sd) & (count > 1) & (value != 0)
-    top += float(np.sum((count[known] - 1) * (sd[known] / value[known]) ** 2))
-    bottom += float(np.sum(count[known] - 1))
-    return float(np.sqrt(top / bottom)) if bottom > 0 else None
+        df = int(here.sum()) - 1
+        if df > 0:
+            spread += df * max(np.var(value[here], ddof=1) - np.mean(se[here] ** 2), 0.0)
+            level += df * mean[here][0] ** 2
+    known = np.isfinite(sd) & (count > 1)
+    spread += float(np.sum((count[known] - 1) * sd[known] ** 2))
+    level += float(np.sum((count[known] - 1) * value[known] ** 2))
+    return float(np.sqrt(spread / level)) if level > 0 else None

@@ -159,14 +159,14 @@ def fit_data(graph: RateGraph, data: FitData, *, dose: float, dose_unit: str, le
         return y[back, data.which], dy[:, back, data.which]
 
     start = np.log(start_values(graph, data, dose))
-    sigma = data.sigma(data.mean)
+    sigma = data.weight_sigma(data.mean)
     outcome = None
     for attempt in range(3):
         starts = _starts(model, data, sigma, start) if attempt == 0 else [np.log(theta)]
         runs = [_minimise(lmfit, graph, model, data, sigma, s, start) for s in starts]
         outcome = min(runs, key=lambda run: run[1].chisqr)
         theta = np.array([np.exp(outcome[1].params[f"ln_{n}"].value) for n in graph.names])
-        sigma = data.sigma(model(theta)[0])  # weights from the fitted curve, not from noisy means
+        sigma = data.weight_sigma(model(theta)[0])  # weights from the fitted curve, not from noisy means
     assert outcome is not None  # noqa: S101
     minimizer, result = outcome
     return _conclude(lmfit, graph, data, model, theta, sigma, start, minimizer, result, dose, dose_unit, level)
@@ -217,9 +217,10 @@ def _conclude(
     normal = J.T @ J
     size = np.sqrt(np.diag(normal))
     inverse = np.linalg.pinv(normal / np.outer(size, size), rcond=1e-12, hermitian=True) / np.outer(size, size)
+    own = data.sigma(y) / sigma  # the rows' independent part
     alike = _likeness((data.value - y) / sigma / np.sqrt(scale), data.animal)
-    sums = np.stack([np.bincount(data.animal, weights=column) for column in J.T], axis=1)
-    meat = (1 - alike) * normal + alike * (sums.T @ sums)
+    sums = np.stack([np.bincount(data.animal, weights=column) for column in (J * own[:, None]).T], axis=1)
+    meat = (1 - alike) * (J.T * own**2) @ J + alike * (sums.T @ sums)
     free = scale * (inverse @ meat @ inverse)
     for i in range(len(data.seen)):  # an error shared by all rows of an organ shifts the estimate as a whole
         shift = inverse @ J.T @ np.where(data.which == i, data.systematic / sigma, 0.0)

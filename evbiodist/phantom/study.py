@@ -26,7 +26,7 @@ from evbiodist.study.constants import isotopes, physiology
 #: Blood density over tissue density, as in `evbiodist.study.corrections`.
 _DENSITY_RATIO = 1.06 / 1.05
 _BLOOD_SAMPLE_G = 0.1
-_STANDARD_PCT = 1.0
+_STANDARD_PCT, _STANDARD_SE = 1.0, 0.02
 _INJECTED_BQ = 2.0e6
 _COUNTING_S = 60.0
 _COUNTING_EFFICIENCY = 0.3
@@ -109,6 +109,7 @@ def _one_label(
     rng: np.random.Generator, tables: dict[str, Any],
 ) -> None:  # fmt: skip
     perfused = label.counts_per_pct is None
+    standard = float(rng.normal(_STANDARD_PCT, _STANDARD_SE))  # pipetted once a label
     for time in design.times_h:
         for animal in range(1, design.animals + 1):
             name = f"{label.name}_{time:g}h_{animal}"
@@ -120,9 +121,9 @@ def _one_label(
             if label.counts_per_pct is None:
                 _count(name, label, time, seen, masses, rng, tables["gamma"])
             else:
-                _image_tray(folder, name, label, time, seen, rng, tables["scans"])
+                _image_tray(folder, name, label, time, {**seen, "standard": standard}, rng, tables["scans"])
     if design.in_vivo and label.counts_per_pct is not None:
-        _follow(folder, label, kinetics, design, rng, tables)
+        _follow(folder, label, kinetics, standard, design, rng, tables)
 
 
 def _animal(
@@ -191,14 +192,15 @@ def _image_tray(
 ) -> None:  # fmt: skip
     scene = tray(rng)
     file, photo = f"images/{name}.tif", f"photographs/{name}.tif"
-    camera = _expose(folder / file, scene, {**seen, "standard": _STANDARD_PCT}, label, rng)
+    camera = _expose(folder / file, scene, seen, label, rng)
     _write_tiff(folder / photo, photograph(scene.labels, rng), scene.pixel_mm)
     scans.append(_scan(name, name, label, time, "ex_vivo", file, "tray", camera) | {"photograph": photo, "organs": ""})
 
 
 def _follow(
-    folder: Path, label: LabelTruth, kinetics: Kinetics, design: Design, rng: np.random.Generator, tables: dict[str, Any]
-) -> None:
+    folder: Path, label: LabelTruth, kinetics: Kinetics, standard: float, design: Design, rng: np.random.Generator,
+    tables: dict[str, Any],
+) -> None:  # fmt: skip
     """Follow one animal of a label by in-vivo frames, with its organs drawn in a label image."""
     name = f"{label.name}_followed"
     _animal(name, label, "in_vivo", False, rng, tables, design)
@@ -210,7 +212,7 @@ def _follow(
         seen = {o: reading[o] for o in ORGANS}
         seen["body"] = reading["blood"] * float(kinetics.vesicle[0])
         file = f"images/{name}_{time:g}h.tif"
-        camera = _expose(folder / file, scene, {**seen, "standard": _STANDARD_PCT}, label, rng)
+        camera = _expose(folder / file, scene, {**seen, "standard": standard}, label, rng)
         tables["scans"].append(_scan(f"{name}_{time:g}h", name, label, time, "in_vivo", file, "dorsal", camera)
                                | {"photograph": "", "organs": f"organs/{name}.tif"})  # fmt: skip
         vesicle = _at(kinetics.amounts(np.array([time])))
@@ -279,7 +281,7 @@ def _study_toml(design: Design, seed: int, gamma: bool) -> dict[str, Any]:
         "name": "digital mouse",
         "species": "mouse",
         "simulated": True,
-        "description": "Simulated: vesicles in a flat digital mouse, four labels, one of which sits wrong. "
+        "description": "Vesicles in a flat digital mouse, four labels, one of which sits wrong. "
                        f"Seed {seed}. truth.csv holds what generated the files.",
         "labels": {label.name: _PHYSICS.get(label.name, {"kind": "fluorescence"}) for label in design.labels},
         "tables": tables,
@@ -287,7 +289,7 @@ def _study_toml(design: Design, seed: int, gamma: bool) -> dict[str, Any]:
             "footprint": "psf",
             "psf_fwhm_mm": 1.5,
             "tray": [list(row) for row in TRAY],
-            "standard": {"organ": "standard", "pct_of_dose": _STANDARD_PCT, "pct_of_dose_se": 0.02},
+            "standard": {"organ": "standard", "pct_of_dose": _STANDARD_PCT, "pct_of_dose_se": _STANDARD_SE},
             "organ_labels": {str(value): organ for value, organ in MOUSE.items()},
         },
         "crossval": {"organ": "brain", "scale": "log"},

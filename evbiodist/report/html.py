@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evbiodist.batch.scans import outline_colour
 from evbiodist.batch.store import write_bytes
+from evbiodist.crossval.compare import ALL_ORGANS
 from evbiodist.report.figures import UNITS, colours, forest, means, organ_curve
 from evbiodist.report.folder import ResultFolder, read_results
 from evbiodist.study.flags import FLAGS, split
@@ -101,7 +102,8 @@ def context(results: ResultFolder) -> dict[str, Any]:
         "failures": results["failures"].to_dict("records"),
         "missing": _missing_parameters(results),
         "flags": _flags(results),
-        "counts": {"values": len(results["observations"]), "parameters": len(results["parameters"])},
+        "n_values": len(results["observations"]),
+        "n_parameters": len(results["parameters"]),
     }
 
 
@@ -240,7 +242,8 @@ def _agreement(results: ResultFolder) -> list[dict[str, Any]]:
     table = results["agreement"]
     if table.empty:
         return []
-    return [{**r, "bias_text": interval(r["bias"], r["bias_low"], r["bias_high"]),
+    organ = results.study["settings"]["crossval"]["organ"]
+    return [{**r, "headline": r["organ"] in {organ, ALL_ORGANS}, "bias_text": interval(r["bias"], r["bias_low"], r["bias_high"]),
              "loa_text": f"{number(r['loa_low'])} to {number(r['loa_high'])}",
              "ccc_text": interval(r["ccc"], r["ccc_low"], r["ccc_high"]),
              "ratio_text": interval(r["ratio"], r["ratio_low"], r["ratio_high"]),

@@ -19,6 +19,11 @@ class Constant:
     source: str
 
     @property
+    def middle(self) -> float:
+        """Middle of the published range: what to expect when no source is preferred."""
+        return (self.low + self.high) / 2
+
+    @property
     def se(self) -> float:
         """Standard error that a uniform distribution over the published range has."""
         return (self.high - self.low) / 12**0.5

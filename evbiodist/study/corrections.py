@@ -107,7 +107,8 @@ def subtract_vessel_blood(
     Returns
     -------
     list of Observation : with the amount subtracted in `vessel_blood` and the flag `blood_subtracted`. The
-        error of the blood value is added to `se`, the range of the blood fraction to `se_systematic`. Where
+        blood fraction is the middle of its published range, the range goes to `se_systematic`, the error of
+        the blood value to `se`. Where
         blood, the organ's mass or its blood fraction is not known, the row keeps its value and is flagged
         `blood_in_organ`.
 
@@ -120,7 +121,7 @@ def subtract_vessel_blood(
     >>> brain = Observation(subject="a", label="x", organ="brain", time_h=1, value=1.0, unit="pct_id_per_g")
     >>> done = subtract_vessel_blood([blood, brain], "mouse", {})[1]
     >>> round(done.value, 4), round(done.vessel_blood, 4)
-    (0.3943, 0.6057)
+    (0.2933, 0.7067)
     """
     rows = list(rows)
     blood = {(r.subject, r.label, r.time_h): r for r in rows
@@ -142,9 +143,9 @@ def _less_blood(r: Observation, blood: Observation | None, species: str) -> Obse
     if blood is None or blood.value is None or fraction is None or mass is None or r.value is None:
         return r.model_copy(update={"flags": join({*split(r.flags), "blood_in_organ"})})
     share = mass * _DENSITY_RATIO
-    amount = share * fraction.value * blood.value
+    amount = share * fraction.middle * blood.value
     value = r.value - amount
-    own = share * fraction.value * (blood.se or 0.0)
+    own = share * fraction.middle * (blood.se or 0.0)
     known = {"se": math.hypot(r.se, own)} if r.se is not None else {}
     flags = {*split(r.flags), "blood_subtracted"} | ({"negative"} if value < 0 else set())
     systematic = math.hypot(r.se_systematic or 0.0, share * fraction.se * blood.value)

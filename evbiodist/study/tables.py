@@ -157,8 +157,8 @@ def explain(error: ErrorDetails, record: dict[str, str] | None = None) -> tuple[
     if kind == "literal_error":
         options = re.findall(r"'([^']+)'", str(context.get("expected", "")))
         return field, found, "one of " + ", ".join(options), nearest(found, options)
-    bounds = {"greater_than": "more than {gt}", "greater_than_equal": "{ge} or more",
-              "less_than": "less than {lt}", "less_than_equal": "{le} or less"}  # fmt: skip
+    bounds = {"greater_than": "more than {gt:g}", "greater_than_equal": "{ge:g} or more",
+              "less_than": "less than {lt:g}", "less_than_equal": "{le:g} or less"}  # fmt: skip
     if kind in bounds:
         return field, found, bounds[kind].format(**context), "correct the value or its unit"
     return field, found, error["msg"].lower(), "correct it"

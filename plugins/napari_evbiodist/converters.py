@@ -1,0 +1,225 @@
+"""Layers from scans and organ maps, and organ maps back from layers.
+
+The only place where core types and napari's layer tuples meet. Everything is laid out in the scan's
+own field of view, because a region drawn in one space and measured in another gives wrong numbers silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evbiodist.batch.scans import outline_colour
+from evbiodist.imaging.organs import OrganMap
+from evbiodist.io.scan import Scan
+
+if TYPE_CHECKING:
+    from napari.types import FullLayerData
+
+#: Key of everything of ours in a layer's metadata.
+KEY = "evbiodist"
+#: Columns of a labels layer's features table; without `index` napari reads rows as label values.
+INDEX, ORGAN = "index", "organ"
+_DRAWN, _EDITED = "drawn in napari", ", edited in napari"
+_SHOWN_PERCENTILES = (1.0, 99.8)
+_MOST_PIXELS_LOOKED_AT = 1_000_000
+
+
+def scan_to_layers(scan: Scan) -> list[FullLayerData]:
+    """Return a scan as napari layers: the calibrated signal, then the photograph where there is one.
+
+    Parameters
+    ----------
+    scan : any number of frames.
+
+    Returns
+    -------
+    list of (data, keywords, "image") : in mm, or in pixels where the scan does not know its pixel size;
+        ``metadata["evbiodist"]`` holds the scan itself, which is what is measured, and the unit of the layer.
+
+    Examples
+    --------
+    >>> scan = Scan("tray", None, np.full((2, 3), 7.0), "YX", (0.5, 0.5), offset=5.0, photograph=np.ones((4, 6)))
+    >>> signal, photograph = scan_to_layers(scan)
+    >>> signal[0].tolist(), signal[1]["scale"], signal[1]["units"]
+    ([[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]], (0.5, 0.5), ('mm', 'mm'))
+    >>> photograph[1]["scale"], photograph[1]["translate"]
+    ((0.25, 0.25), (-0.125, -0.125))
+    """
+    layers = [_image(_signal(scan), scan, scan.name, scan.axes[:-2], unit=scan.unit, colormap="inferno")]
+    if scan.photograph is not None:
+        # half transparent: a white body would drown the signal added to it
+        title = f"{scan.name} photograph"
+        layers.append(_image(scan.photograph, scan, title, unit="grey value", colormap="gray", opacity=0.5))
+    return layers
+
+
+def _signal(scan: Scan) -> NDArray[Any]:
+    """Return the calibrated image; counts that nothing is done to stay as they are, a quarter of the size."""
+    plain = np.ndim(scan.offset) == np.ndim(scan.scale) == 0 and (scan.offset, scan.scale) == (0, 1)
+    return scan.counts if plain else scan.signal()
+
+
+def _image(image: NDArray[Any], scan: Scan, name: str, leading: str = "", *, unit: str, **shown: Any) -> FullLayerData:
+    keywords = {
+        **_place(scan, image.shape[-2:], leading),
+        "name": name,
+        "blending": "additive",
+        "contrast_limits": _contrast_limits(image),
+        "metadata": {KEY: {"scan": scan, "unit": unit}},
+        **shown,
+    }
+    return image, keywords, "image"
+
+
+def _place(scan: Scan, shape: tuple[int, ...], leading: str = "") -> dict[str, tuple[Any, ...]]:
+    """Return the keywords that lay a grid of this (Y, X) shape over the scan's field of view.
+
+    napari puts the centre of pixel 0 at `translate`, so grids of different pixels start at different places.
+    """
+    pixel = scan.pixel_size_mm or (1.0, 1.0)
+    unit = "pixel" if scan.pixel_size_mm is None else "mm"
+    scale = [size * (n / m) for size, n, m in zip(pixel, scan.plane_shape, shape, strict=True)]
+    more = len(leading)
+    return {
+        "scale": (*[1.0] * more, *scale),
+        "translate": (*[0.0] * more, *((s - size) / 2 for s, size in zip(scale, pixel, strict=True))),
+        "units": (*["pixel"] * more, unit, unit),
+        "axis_labels": (*leading.lower(), "y", "x"),
+    }
+
+
+def _contrast_limits(image: NDArray[Any]) -> tuple[float, float]:
+    sample = image.reshape(-1)[:: max(1, image.size // _MOST_PIXELS_LOOKED_AT)]
+    finite = sample[np.isfinite(sample)]
+    if finite.size == 0:
+        return (0.0, 1.0)
+    low, high = (float(v) for v in np.percentile(finite, _SHOWN_PERCENTILES))
+    return (low, high if high > low else low + 1.0)
+
+
+def organs_to_layer(organs: OrganMap, scan: Scan) -> FullLayerData:
+    """Return an organ map as a labels layer over its scan, in the colours of the report.
+
+    Parameters
+    ----------
+    organs : on the scan's grid or any grid over the same field of view.
+    scan : whose field of view it is.
+
+    Returns
+    -------
+    (data, keywords, "labels") : a copy, so that painting leaves the organ map alone; names are in the
+        features table, columns `index` (pixel value) and `organ`.
+
+    Examples
+    --------
+    >>> scan = Scan("tray", None, np.ones((2, 2)), "YX")
+    >>> layer = organs_to_layer(OrganMap(np.array([[0, 1], [2, 2]]), {1: "liver", 2: "brain"}, "label image"), scan)
+    >>> layer[1]["features"]["organ"].tolist(), layer_to_organs(layer, scan).areas()
+    (['liver', 'brain'], {'liver': 1, 'brain': 2})
+    """
+    told = {"origin": organs.origin, "outline_px": organs.outline_px, "notes": organs.notes}
+    keywords = {
+        **_place(scan, organs.labels.shape),
+        "name": f"{scan.name} organs",
+        "features": {
+            INDEX: np.array(list(organs.names), dtype=int),
+            ORGAN: np.array(list(organs.names.values()), dtype=object),
+        },
+        "colormap": _colours(organs),
+        "opacity": 0.4,
+        "metadata": {KEY: {**told, "sha256": _digest(organs.labels)}},
+    }
+    return np.array(organs.labels, np.int32), keywords, "labels"
+
+
+def _colours(organs: OrganMap) -> dict[int | None, Any]:
+    """Return the report's colour of each pixel value; values painted later are white."""
+    colours: dict[int | None, Any] = {None: "white", 0: "transparent"}
+    for value, name in organs.names.items():
+        if name in organs.organs:
+            red, green, blue = re.findall(r"\d+", outline_colour(organs.organs.index(name)))
+            colours[value] = (int(red) / 255, int(green) / 255, int(blue) / 255, 1.0)
+    return colours
+
+
+def layer_to_organs(layer: FullLayerData, scan: Scan) -> OrganMap:
+    """Return the organ map that a labels layer holds, whether it came from `organs_to_layer` or was drawn.
+
+    Parameters
+    ----------
+    layer : (data, keywords, type), of a layer in a viewer ``layer.as_layer_data_tuple()``.
+    scan : over which the organs were drawn.
+
+    Returns
+    -------
+    OrganMap : a layer from `organs_to_layer` gives the same map again; painting is told in `origin`.
+
+    Raises
+    ------
+    ValueError : the layer does not lie over the scan, a pixel value has no name or two, or none is marked.
+    """
+    data, keywords, _ = layer
+    title = f"labels layer '{keywords.get('name', '')}'"
+    labels = _plane(data, title)
+    _check_place(keywords, labels.shape, scan, title)
+    names = _names(keywords.get("features"), title)
+    unnamed = sorted({int(v) for v in np.unique(labels)} - {0, *names})
+    if unnamed:
+        raise ValueError(f"pixel values {unnamed} of the {title} have no organ; "
+                         f"name them in its features table, columns '{INDEX}' and '{ORGAN}'")  # fmt: skip
+    told = (keywords.get("metadata") or {}).get(KEY, {})
+    origin = told.get("origin", _DRAWN)
+    if told and told["sha256"] != _digest(labels) and not origin.endswith(_EDITED):
+        origin += _EDITED
+    return OrganMap(labels, names, origin, told.get("outline_px", 0.0), tuple(told.get("notes", ())))
+
+
+def _plane(data: Any, title: str) -> NDArray[np.int32]:
+    array = np.array(data)
+    if array.ndim < 2 or array.size != np.prod(array.shape[-2:]):
+        raise ValueError(f"the {title} has shape {array.shape}; expected (Y, X): draw the organs once for all frames")
+    return array.reshape(array.shape[-2:]).astype(np.int32)
+
+
+def _names(features: Any, title: str) -> dict[int, str]:
+    """Return the organ of each pixel value; rows without an organ name nothing."""
+    if features is None or INDEX not in features or ORGAN not in features:
+        raise ValueError(f"the {title} does not say which organ a pixel value is; "
+                         f"give its features table the columns '{INDEX}' and '{ORGAN}'")  # fmt: skip
+    names: dict[int, str] = {}
+    for value, organ in zip(features[INDEX], features[ORGAN], strict=True):
+        if not isinstance(organ, str) or not organ.strip():
+            continue
+        if names.setdefault(int(value), organ) != organ:
+            raise ValueError(f"pixel value {int(value)} of the {title} is both {names[int(value)]} and {organ}; "
+                             "keep one row of its features table")  # fmt: skip
+    return names
+
+
+def _check_place(keywords: Mapping[str, Any], shape: tuple[int, ...], scan: Scan, title: str) -> None:
+    """Refuse a layer that was moved, turned, or drawn over something else than the scan."""
+    wanted = _place(scan, shape)
+    scale, shift = (np.array(keywords.get(key, [default, default]), float)[-2:]
+                    for key, default in (("scale", 1.0), ("translate", 0.0)))  # fmt: skip
+    turned = any(
+        not np.allclose(matrix, np.eye(len(matrix)))
+        for matrix in (keywords.get("rotate"), keywords.get("affine"))
+        if matrix is not None
+    )
+    tolerance = 0.01 * min(scan.pixel_size_mm or (1.0, 1.0))
+    off = [shift - wanted["translate"], (scale - wanted["scale"]) * shape]
+    if turned or np.abs(off).max() > tolerance:
+        raise ValueError(f"the {title} does not lie over {scan.name}: its {shape} pixels have scale {scale.tolist()} "
+                         f"and start at {shift.tolist()}, expected {list(wanted['scale'])} and "
+                         f"{list(wanted['translate'])}; draw on a labels layer made from the scan's image")  # fmt: skip
+
+
+def _digest(labels: NDArray[Any]) -> str:
+    """Return what changes when anybody paints."""
+    return hashlib.sha256(np.ascontiguousarray(labels, np.int32).tobytes()).hexdigest()
