@@ -49,9 +49,7 @@ def with_estimate(footprints: np.ndarray, frame: np.ndarray, variance: np.ndarra
 
 def with_labels(labels: np.ndarray, frame: np.ndarray, variance: np.ndarray) -> Answer:
     area = np.bincount(labels.ravel())
-    return _less_background(
-        ndimage.sum_labels(frame, labels, INDEX), ndimage.sum_labels(variance, labels, INDEX), area
-    )
+    return _less_background(ndimage.sum_labels(frame, labels, INDEX), ndimage.sum_labels(variance, labels, INDEX), area)
 
 
 def with_regionprops(labels: np.ndarray, frame: np.ndarray, variance: np.ndarray) -> Answer:

@@ -13,15 +13,14 @@ from threadpoolctl import threadpool_limits
 
 
 def medians(ways: Mapping[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
-    """Return the median seconds of each way over `repeats` rounds, after one round to warm up."""
+    """Return the median seconds of each way over `repeats` rounds; checking the answers has warmed them up."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with threadpool_limits(1):
-        for turn in range(repeats + 1):
+        for _ in range(repeats):
             for name, way in ways.items():
                 begin = time.perf_counter()
                 way()
-                if turn:
-                    seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(time.perf_counter() - begin)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

@@ -89,6 +89,7 @@ class _Group(click.Group):
     """Ends every command with a sentence and an exit status instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        as_json = "--json" in ctx.args
         try:
             return super().invoke(ctx)
         except click.exceptions.Exit:
@@ -97,7 +98,7 @@ class _Group(click.Group):
             click.echo("interrupted; the same command takes the run up where it stopped", err=True)
             sys.exit(INTERRUPTED)
         except (ValueError, RuntimeError, OSError) as err:
-            _end(err, "--json" in sys.argv)
+            _end(err, as_json)
 
 
 def _end(err: Exception, as_json: bool) -> None:
@@ -395,6 +396,21 @@ def phantom(out: str, seed: int, animals: int, times: str, kinetics_cv: float, a
         raise ValueError(f"--times {times}: three or more different hours above 0 are needed, such as 0.25,1,4,24")
     design = Design(times_h=hours, animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv, in_vivo=in_vivo)
     click.echo(f"digital study in {write_study(out, seed, design)}")
+
+
+@main.command()
+@click.argument("files", nargs=-1)
+def view(files: tuple[str, ...]) -> None:
+    """Open FILES (or the demo tray) in napari with the plugin."""
+    import subprocess
+    from importlib.util import find_spec
+
+    if find_spec("napari") is None:
+        raise ValueError("napari is not installed; pip install 'evbiodist[all]'")
+    if not any(find_spec(binding) for binding in ("PySide6", "PyQt6", "PyQt5", "PySide2")):
+        raise ValueError("napari has no Qt binding to open a window with; pip install 'evbiodist[all]'")
+    # a process of its own: Qt ends the interpreter where there is no display
+    sys.exit(subprocess.call([sys.executable, "-m", "napari_evbiodist.view", *files]))  # noqa: S603
 
 
 @main.command()

@@ -149,7 +149,7 @@ def _split(bodies: NDArray[np.int32], expected: int | None, alike: bool = False)
             continue
         region = bodies == index + 1
         parts = _watershed(region, 2 if expected is None else missing + 1)
-        if alike and parts.max() < 2:
+        if alike and parts.max() < 2 and (areas.size == 1 or areas[index] > 1.5 * typical):
             single = next((bodies == i + 1 for i in np.argsort(areas) if areas[i] < 1.3 * typical and i != index), None)
             parts = _by_shape(region, max(2, round(areas[index] / typical)) if single is not None else 2, single)
         for part in range(2, parts.max() + 1):

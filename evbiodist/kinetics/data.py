@@ -93,6 +93,8 @@ def prepare(observations: pd.DataFrame, organs: bool) -> FitData:
     blood = rows[rows["organ"] == matrix]
     if blood["unit"].nunique() > 1:
         raise ValueError(f"{matrix} comes in several units ({', '.join(sorted(blood['unit'].unique()))}); use one")
+    if blood["time_h"].nunique() < 3:
+        raise ValueError(f"{matrix} was measured at {blood['time_h'].nunique()} times; three or more are needed")
     parts = [("blood", blood)]
     if organs:
         amounts = rows[(rows["unit"] == "pct_id") & ~rows["organ"].isin([*BLOOD, "whole_body"])]
@@ -104,8 +106,6 @@ def prepare(observations: pd.DataFrame, organs: bool) -> FitData:
         parts += sorted(enough, key=lambda pair: pair[0])
         if len(parts) == 1:
             raise ValueError("no organ was measured at three times or more")
-    if blood["time_h"].nunique() < 3:
-        raise ValueError(f"{matrix} was measured at {blood['time_h'].nunique()} times; three or more are needed")
     return _gather(parts)
 
 

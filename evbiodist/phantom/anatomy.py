@@ -22,7 +22,7 @@ MOUSE = {1: "body", 2: "brain", 3: "lung", 4: "heart", 5: "liver", 6: "spleen", 
 _TRAY_SHAPE, _TRAY_MM = (96, 128), 0.5
 _MOUSE_SHAPE, _MOUSE_MM = (112, 64), 1.0
 #: Half axes on the tray in mm (rows, columns), for a 22 g mouse.
-_TRAY_AXES = {"liver": (6.5, 8.0), "spleen": (2.2, 5.5), "kidney": (3.6, 2.8), "lung": (4.2, 5.2), "heart": (3.0, 2.8),
+_TRAY_AXES = {"liver": (5.6, 6.2), "spleen": (2.2, 5.2), "kidney": (3.6, 2.8), "lung": (4.2, 5.2), "heart": (3.0, 2.8),
               "brain": (4.4, 4.0), "blood": (2.6, 2.6), "standard": (2.6, 2.6)}  # fmt: skip
 #: Centre and half axes in the mouse in mm (row, column, rows, columns).
 _MOUSE_PLACES = {1: (58, 28, 42, 15), 2: (22, 28, 6, 4.5), 3: (42, 28, 5, 9), 4: (49, 27, 3, 3), 5: (59, 27, 6, 11),

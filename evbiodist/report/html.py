@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,13 @@ def render(results: ResultFolder) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"number": number}
-    page = environment.get_template("report.html.j2").render(**context(results))
-    return page
+    return _renumber(environment.get_template("report.html.j2").render(**context(results)))
+
+
+def _renumber(page: str) -> str:
+    """Number the figures' clip paths from 1 in page order: the renderer counts them over its whole process."""
+    order: dict[str, str] = {}
+    return re.sub(r"(?<=[\"#])clip\d+\b", lambda m: order.setdefault(m.group(), f"clip{len(order) + 1}"), page)
 
 
 def context(results: ResultFolder) -> dict[str, Any]:

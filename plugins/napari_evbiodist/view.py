@@ -51,7 +51,7 @@ def main(files: Sequence[str]) -> int:
 
     viewer = napari.Viewer(title="evbiodist")
     add_layers(viewer, layers)
-    viewer.scale_bar.visible = True
+    viewer.canvas.overlays.scale_bar.visible = True
     napari.run()
     return 0
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from napari_evbiodist.converters import layer_to_organs
 from napari_evbiodist.sample_data import demo_tray, example
-from napari_evbiodist.view import add_layers
+from napari_evbiodist.view import add_layers, main
 
 import evbiodist as ev
 from evbiodist.sample import sample_data
@@ -85,3 +85,14 @@ def test_a_damaged_file_is_a_sentence(viewer, tmp_path):
     with pytest.raises(ValueError, match=r"^broken\.tif: "):
         viewer.open(str(path), plugin="evbiodist")
     assert len(viewer.layers) == 0
+
+
+def test_the_command_shows_the_demo_tray_in_outlines(make_napari_viewer, monkeypatch):
+    opened = []
+    monkeypatch.setattr("napari.Viewer", lambda **options: opened.append(make_napari_viewer(**options)) or opened[0])
+    monkeypatch.setattr("napari.run", lambda: None)
+    assert main([]) == 0
+    viewer = opened.pop()
+    assert [layer.name for layer in viewer.layers][-1] == "NanoLuc_0.5h_1 organs"
+    assert viewer.layers[-1].contour == 1
+    assert viewer.canvas.overlays.scale_bar.visible

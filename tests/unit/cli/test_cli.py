@@ -1,0 +1,168 @@
+"""The command line as a user meets it: words, exit status, JSON lines, and no heavy import for --help."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from evbiodist.cli import main
+
+HEAVY = ("numpy", "pandas", "scipy", "skimage", "tifffile", "lmfit", "pint", "altair", "pydantic", "napari", "qtpy")
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_help_imports_nothing_heavy():
+    code = f"import sys, evbiodist.cli; evbiodist.cli.main(['--help'], standalone_mode=False); print([m for m in {HEAVY!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().endswith("[]")
+    assert "check" in out
+
+
+def test_importing_the_package_stays_free_of_qt_and_tables():
+    code = "import sys, evbiodist; print([m for m in ('napari', 'qtpy', 'PySide6', 'matplotlib', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_contract_s_commands_are_there():
+    names = set(main.commands)
+    assert {"demo", "info", "check", "run", "quantify", "nca", "fit", "models", "crossval", "report", "phantom", "view",
+            "doctor"} <= names  # fmt: skip
+    for name in names:
+        result = call(name, "--help")
+        assert result.exit_code == 0
+        assert main.commands[name].help
+
+
+def test_check_good_and_bad(table_study, small_study):
+    good = call("check", small_study)
+    assert good.exit_code == 0
+    assert "60 rows" not in good.output
+    assert "ready to run" in good.output
+    bad = call("check", table_study(subjects__csv="subject,label,dose,dose_unit,route\na,DiD,,particles,iv_bolus\n"))
+    assert bad.exit_code == 2
+    assert "subjects.csv, row 2, column dose: found nothing" in bad.stderr
+    assert "Traceback" not in bad.output + bad.stderr
+    assert "nothing was run" in bad.stderr
+
+
+def test_check_as_json(table_study):
+    bad = call("check", table_study(subjects__csv="subject,label,dose,dose_unit,route\na,DiR,-1,particles,iv_bolus\n"), "--json")
+    facts = [json.loads(line) for line in bad.stdout.splitlines()]
+    assert facts[0]["event"] == "problem"
+    assert (facts[0]["file"], facts[0]["row"], facts[0]["field"], facts[0]["found"]) == ("subjects.csv", 2, "dose", "-1")
+
+
+@pytest.mark.parametrize("command", [("run", "nowhere/study.toml", "--out", "x"), ("info", "nowhere.tif"),
+                                     ("nca", "nowhere.csv", "--out", "x"), ("report", "nowhere"),
+                                     ("fit", "nowhere.csv", "--model", "one_compartment_iv", "--out", "x")])  # fmt: skip
+def test_absent_inputs_are_sentences_and_status_2(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*command)
+    assert result.exit_code == 2
+    assert "error: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_unknown_model_suggests():
+    result = call("fit", "x.csv", "--model", "two_compartment", "--out", "x")
+    assert result.exit_code == 2
+    assert "did you mean 'two_compartment_iv'?" in result.stderr
+
+
+def test_run_with_a_failed_scan_is_status_1(small_study, tmp_path):
+    import shutil
+
+    study = shutil.copytree(small_study, tmp_path / "study")
+    lines = (study / "scans.csv").read_text().splitlines()
+    keep = [lines[0], *(line for line in lines if line.startswith("NanoLuc_0.5h"))]
+    (study / "scans.csv").write_text("\n".join(keep) + "\n")
+    name = keep[1].split(",")[0]
+    (study / f"images/{name}.tif").write_bytes(b"II*\0damaged")
+    result = call("run", study, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 1, result.output
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert events[0]["event"] == "scan"
+    assert any(e["event"] == "message" and e.get("failed") == 1 for e in events)
+    failures = pd.read_csv(tmp_path / "out" / "failures.csv")
+    assert list(failures["name"]) == [name]
+    quantified = call("quantify", study, "--out", tmp_path / "quantified", "--quiet")
+    assert quantified.exit_code == 1
+    assert quantified.stdout == ""
+    assert (tmp_path / "quantified" / "observations.csv").exists()
+    assert not (tmp_path / "quantified" / "parameters.csv").exists()
+    again = call("report", tmp_path / "out")
+    assert again.exit_code == 0
+
+
+def test_nca_from_a_counter_table(tmp_path):
+    """Someone with only a gamma counter enters with a CSV and the command line."""
+    (tmp_path / "t.csv").write_text("organ,h0.5,sd,h2,sd,h8,sd,h24,sd\nblood,20,2,9,1,3,0.4,1,0.2\nliver,30,3,40,4,35,4,20,3\n")
+    result = call("nca", tmp_path / "t.csv", "--unit", "pct_id_per_g", "--n", 4, "--label", "111In", "--out", tmp_path / "out",
+                  "--method", "linear")  # fmt: skip
+    assert result.exit_code == 0, result.output + result.stderr
+    table = pd.read_csv(tmp_path / "out" / "parameters.csv").set_index(["organ", "parameter"])
+    assert table.loc[("liver", "auclast"), "value"] == pytest.approx(0.25 * 30 + 1.5 * 35 + 6 * 37.5 + 16 * 27.5)
+    assert table.loc[("blood", "auclast_sparse"), "value"] == pytest.approx(1.5 * 14.5 + 6 * 6 + 16 * 2)
+    weights = [0.75, 3.75, 11.0, 8.0]
+    expected = sum((w * s) ** 2 / 4 for w, s in zip(weights, (2, 1, 0.4, 0.2), strict=True)) ** 0.5
+    assert table.loc[("blood", "auclast_sparse"), "se"] == pytest.approx(expected)
+    assert table.loc[("liver", "kp_auc"), "value"] > 1
+
+
+def test_fit_and_crossval_from_a_result_folder(small_results, tmp_path):
+    fitted = call("fit", small_results, "--model", "two_compartment_iv", "--out", tmp_path)
+    assert fitted.exit_code == 1  # the in-vivo arms have no blood, and say so
+    assert "no blood, plasma or serum was measured" in fitted.stdout
+    here = pd.read_csv(tmp_path / "parameters.csv").query("parameter == 'v1'").set_index("label")["value"]
+    there = pd.read_csv(small_results / "parameters.csv").query("parameter == 'v1'").set_index("label")["value"]
+    pd.testing.assert_series_equal(here, there, rtol=0, atol=0)
+    compared = call("crossval", small_results, "--out", tmp_path)
+    assert compared.exit_code == 0
+    for name in ("agreement", "consensus"):
+        assert (tmp_path / f"{name}.csv").read_bytes() == (small_results / f"{name}.csv").read_bytes()
+
+
+def test_crossval_of_one_label_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("organ,h1,h2,h3\nblood,3,2,1\n")
+    result = call("crossval", tmp_path / "t.csv", "--unit", "pct_id_per_g", "--out", tmp_path / "o")
+    assert result.exit_code == 2
+    assert "hold one label (label)" in result.stderr
+
+
+def test_models_prints_equations():
+    text = call("models").stdout
+    assert "dA_central/dt = - cl/v * A_central,  A_central(0) = dose" in text
+    assert "[blood] --k_in_organ--> [organ]" in text
+
+
+def test_info_of_real_files(ivis_click):
+    result = call("info", ivis_click, *sorted(ivis_click.glob("*.TIF")), ivis_click / "ClickInfo.txt")
+    assert result.exit_code == 0
+    for words in ("IVIS 200 Spectrum", "960 x 960", "not usable as a dark frame", "stored values are 10 times the counts"):
+        assert words in result.stdout
+    facts = json.loads(call("info", ivis_click, "--json").stdout)
+    assert facts["reader"] == "ivis"
+
+
+def test_phantom_is_reproducible(tmp_path):
+    for name in ("a", "b"):
+        assert call("phantom", tmp_path / name, "--seed", 5, "--animals", 1, "--times", "0.1,1,5", "--no-in-vivo").exit_code == 0
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) > 20
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    bad = call("phantom", tmp_path / "c", "--times", "soon")
+    assert bad.exit_code == 2
+    assert "three or more different hours above 0" in bad.stderr
+
+
+def test_doctor_names_versions():
+    result = call("doctor")
+    assert "lmfit" in result.stdout
+    assert "GiB free" in result.stdout
