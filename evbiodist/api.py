@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
 from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def run(
-    study: Study | str | Path, out: str | Path, *, workers: int = 1, report: bool = True, progress: Progress | None = None
+    study: Study | str | Path,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    report: bool = True,
+    progress: Progress | None = None,
 ) -> RunResult:
     """Run a study the whole way: observations, parameters, comparison of labels, report.
 
@@ -60,7 +65,7 @@ def crossvalidate(
     labels: Sequence[str] | None = None,
     *,
     organ: str = "brain",
-    scale: str = "log",
+    scale: Literal["linear", "log"] = "log",
     level: float = 0.95,
 ) -> CrossValidation:
     """Compare labels on their observations and pool the headline organ's uptake over them.
@@ -81,7 +86,9 @@ def crossvalidate(
     if labels is not None:
         unknown = sorted(set(labels) - set(observations["label"]))
         if unknown:
-            raise ValueError(f"no observations of {', '.join(unknown)}; labels are {', '.join(sorted(set(observations['label'])))}")
+            raise ValueError(
+                f"no observations of {', '.join(unknown)}; labels are {', '.join(sorted(set(observations['label'])))}"
+            )
         observations = observations[observations["label"].isin(labels)]
     rows, fits = model_parameters(observations, {}, [model], level)
     return CrossValidation(

@@ -291,7 +291,9 @@ def _save(out: str, name: str, rows: Sequence[Mapping[str, Any]], columns: Seque
 @click.option("--blq", type=click.Choice(["drop", "zero", "lloq/2", "pknca"]), default=None,
               help="What becomes of values below the limit of quantification.")  # fmt: skip
 @click.option("--sparse", is_flag=True, help="Pool animals by time even where each has a curve of its own.")
-@click.option("--max-extrap-pct", type=float, default=None, help="Share of the area beyond the last sample that is flagged.")
+@click.option(
+    "--max-extrap-pct", type=float, default=None, help="Share of the area beyond the last sample that is flagged."
+)
 def nca(**given: Any) -> None:
     """Turn observations (TABLE, result folder or study) into NCA parameters."""
     from evbiodist.batch.pipeline import kinetics
@@ -382,7 +384,9 @@ def report(directory: str, quiet: bool, as_json: bool) -> None:
 @click.option("--animals", default=3, show_default=True, type=click.IntRange(1, 50), help="Animals per time and label.")
 @click.option("--times", default="0.083,0.5,2,8,24", show_default=True, help="Hours of sacrifice.")
 @click.option("--kinetics-cv", default=0.0, show_default=True, type=click.FloatRange(0, 2), help="Spread of the truth.")
-@click.option("--animal-cv", default=0.15, show_default=True, type=click.FloatRange(0, 2), help="Spread of the animals.")
+@click.option(
+    "--animal-cv", default=0.15, show_default=True, type=click.FloatRange(0, 2), help="Spread of the animals."
+)
 @click.option("--in-vivo/--no-in-vivo", default=True, show_default=True, help="Also follow one animal a label.")
 def phantom(out: str, seed: int, animals: int, times: str, kinetics_cv: float, animal_cv: float, in_vivo: bool) -> None:
     """Write a digital study with truth.csv into OUT."""

@@ -24,7 +24,9 @@ def sample_data() -> Path:
     for folder in (here / "sample_data", here.parent / "sample_data"):
         if (folder / DEMO / "study.toml").is_file():
             return folder
-    raise FileNotFoundError("the sample studies are not installed; install evbiodist again from its wheel or a checkout")
+    raise FileNotFoundError(
+        "the sample studies are not installed; install evbiodist again from its wheel or a checkout"
+    )
 
 
 def copy_sample(name: str, target: Path) -> Path:

@@ -1,7 +1,7 @@
 """Make sample_data/demo from the digital mouse, and the checksums of everything in sample_data.
 
-    python sample_data/make_demo.py            write
-    python sample_data/make_demo.py --check    say whether what lies here is what the script makes
+python sample_data/make_demo.py            write
+python sample_data/make_demo.py --check    say whether what lies here is what the script makes
 """
 
 from __future__ import annotations

@@ -47,9 +47,12 @@ def table_study(tmp_path: Path):
             "subjects.csv": "subject,label,dose,dose_unit,route,sex\n001,DiR,1e10,particles,iv_bolus,F\n"
             "NA,DiR,1e10,particles,iv_bolus,M\n",
             "observations.csv": "subject,label,organ,time_h,value,se,unit\n"
-            + "".join(f"{s},DiR,{o},{t},{v},0.1,pct_id_per_g\n" for s in ("001", "NA")
-                      for o, k in (("blood", 1.0), ("brain", 0.05)) for t, v in ((0.5, 20 * k), (1, 10 * k), (4, 3 * k),
-                                                                             (24, 1 * k))),  # fmt: skip
+            + "".join(
+                f"{s},DiR,{o},{t},{v},0.1,pct_id_per_g\n"
+                for s in ("001", "NA")
+                for o, k in (("blood", 1.0), ("brain", 0.05))
+                for t, v in ((0.5, 20 * k), (1, 10 * k), (4, 3 * k), (24, 1 * k))
+            ),
         }
         for name, text in {**base, **{k.replace("__", "."): v for k, v in files.items()}}.items():
             (tmp_path / name).write_text(text, encoding="utf-8")

@@ -77,7 +77,8 @@ class RunResult:
 
 def check_tables(study: Study) -> tuple[list[OrganTable], list[Problem]]:
     """Read every observations table of a study and return the tables and all their problems."""
-    tables, problems = [], []
+    tables: list[OrganTable] = []
+    problems: list[Problem] = []
     for source in study.observation_sources:
         try:
             table = read_organ_table(study.root / source.file, source)
@@ -203,7 +204,8 @@ def _scans(
     tasks: dict[str, ScanTask] = {}
     records: dict[str, ScanRecord] = {}
     done: dict[str, dict[str, Any]] = {}
-    failures, hashes = [], {}
+    failures: list[dict[str, Any]] = []
+    hashes: dict[str, str] = {}
     for record in study.scans:
         task = _task(study, record)
         try:
@@ -326,6 +328,7 @@ def _as_row(study: Study, r: Observation) -> dict[str, Any]:
 
 
 def frame_of(observations: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows of an observations table as a DataFrame whose numeric columns are float."""
     import pandas as pd
 
     frame = pd.DataFrame(observations, columns=list(OBSERVATION_COLUMNS))
@@ -359,7 +362,10 @@ def _write(study: Study, result: RunResult, hashes: dict[str, str], started: str
 
     out = result.out
     assert out is not None  # noqa: S101
-    tables = {"observations": (result.observations, OBSERVATION_COLUMNS), "failures": (result.failures, FAILURE_COLUMNS)}
+    tables = {
+        "observations": (result.observations, OBSERVATION_COLUMNS),
+        "failures": (result.failures, FAILURE_COLUMNS),
+    }
     if not quantify_only:
         tables |= {"parameters": (result.parameters, PARAMETER_COLUMNS), "agreement": (result.agreement, AGREEMENT_COLUMNS),
                    "consensus": (result.consensus, CONSENSUS_COLUMNS), "curves": (result.curves, CURVE_COLUMNS)}  # fmt: skip

@@ -70,7 +70,9 @@ def hold(folder: Path) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout as err:
         owner = _owner(folder)
-        raise FolderBusyError(f"another run{owner} is writing to '{folder.name}'; wait for it or choose another --out") from err
+        raise FolderBusyError(
+            f"another run{owner} is writing to '{folder.name}'; wait for it or choose another --out"
+        ) from err
     except OSError as err:
         raise NoRoomError(f"'{folder.name}' cannot be written: {err.strerror or err}; choose another --out") from err
     try:

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def consensus_rows(
     fits: Mapping[tuple[str, str, str, str], FitResult],
     parameters: list[dict[str, Any]],
     organ: str,
-    scale: str,
+    scale: Literal["linear", "log"],
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Pool the labels' organ uptake, peak and blood clearance over labels by random effects.

@@ -94,7 +94,9 @@ def quantify(scan: Scan, organs: OrganMap, settings: ImagingSettings | None = No
     factor, unit = _to_unit(scan)
     areas = np.array([organs.mask(name).sum() for name in names], dtype=float)
     size = scan.pixel_size_mm
-    systematic = np.hypot(scan.systematic_rel * np.abs(fit.signal), _outline_error(scan, organs, fit, settings)) * factor
+    systematic = (
+        np.hypot(scan.systematic_rel * np.abs(fit.signal), _outline_error(scan, organs, fit, settings)) * factor
+    )
     signals = OrganSignals(
         organs=names,
         value=fit.signal * factor,

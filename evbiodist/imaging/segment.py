@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage import filters, measure, morphology, segmentation
+from skimage import filters, measure, segmentation
+from skimage.morphology import h_maxima, isotropic_opening
 
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.io.scan import FloatArray, Scan
@@ -72,7 +73,7 @@ def segment_body(scan: Scan, expected: int | None = None) -> OrganMap:
                          "column organs")  # fmt: skip
     bright = smooth > _half_height(smooth)
     radius = max(1, round((_OPENING_MM / pixel_mm) if pixel_mm else 0.012 * picture.shape[1]))
-    trunk = ndimage.binary_fill_holes(morphology.isotropic_opening(bright, radius))
+    trunk = ndimage.binary_fill_holes(isotropic_opening(bright, radius))
     pieces = measure.label(trunk)
     keep = [p for p in measure.regionprops(pieces) if _is_body(p.area, p.bbox, picture.shape, pixel_mm)]
     bodies = np.zeros(picture.shape, np.int32)
@@ -87,7 +88,9 @@ def segment_body(scan: Scan, expected: int | None = None) -> OrganMap:
         raise ValueError(f"{count} animals were found in the {name} of {scan.name}, {expected} subjects are listed; "
                          "list them from left to right, or give a label image in the column organs")  # fmt: skip
     names = {i: f"animal_{i}" for i in range(1, count + 1)}
-    return OrganMap(bodies, names, f"animals found in the {name}", _OUTLINE_MM / pixel_mm if pixel_mm else 1.0).resized(scan.plane_shape)
+    return OrganMap(bodies, names, f"animals found in the {name}", _OUTLINE_MM / pixel_mm if pixel_mm else 1.0).resized(
+        scan.plane_shape
+    )
 
 
 def _half_height(image: FloatArray) -> float:
@@ -162,7 +165,7 @@ def _split(bodies: NDArray[np.int32], expected: int | None, alike: bool = False)
 def _watershed(region: NDArray[np.bool_], most: int) -> NDArray[np.int32]:
     distance = ndimage.distance_transform_edt(region)
     smooth = filters.gaussian(distance, 2)
-    peaks = morphology.h_maxima(smooth, 0.1 * smooth.max())
+    peaks = h_maxima(smooth, 0.1 * smooth.max())
     markers = measure.label(peaks.astype(bool) & region)
     heights = ndimage.maximum(distance, markers, index=np.arange(1, markers.max() + 1))
     chosen = np.argsort(heights)[::-1][:most] + 1

@@ -176,7 +176,7 @@ def _unit(path: Path, source: ObservationSource, comments: list[str]) -> tuple[s
         notes.append(f"the source says {places}{chosen}")
         flags.append("unit_conflict")
         return source.unit, notes, flags
-    unit = source.unit or next(iter(named.values()), None) or from_name
+    unit: str | None = source.unit or next(iter(named.values()), None) or from_name
     if unit is None:
         notes.append("neither the table nor its name states a unit")
     return unit, notes, flags
@@ -259,9 +259,7 @@ def _wide(path: Path, header: list[str], lowered: list[str], organ: int):  # typ
     return "wide", records, problems
 
 
-def _name_traps(
-    rows: list[Observation], source: ObservationSource, layout: str
-) -> tuple[list[Observation], list[str]]:
+def _name_traps(rows: list[Observation], source: ObservationSource, layout: str) -> tuple[list[Observation], list[str]]:
     """Turn SD and n into standard errors, and name what cannot be right."""
     notes: list[str] = []
     repeated = _repeated_sd(rows)

@@ -106,8 +106,12 @@ class Scan:
             saturated = f"from {camera.saturation:g} counts: {100 * share:.3g} % of pixels"
         rows = [
             ("shape", f"{' x '.join(map(str, self.counts.shape))} ({self.axes}), {self.counts.dtype}"),
-            ("values", f"{finite.min():g} to {finite.max():g}, median {np.median(finite):g}" if finite.size else
-             "none is finite"),
+            (
+                "values",
+                f"{finite.min():g} to {finite.max():g}, median {np.median(finite):g}"
+                if finite.size
+                else "none is finite",
+            ),
             ("pixel size", "unknown" if size is None else f"{size[0]:.4g} x {size[1]:.4g} mm"),
             ("unit", self.unit),
             ("exposure", "unknown" if self.exposure_s is None else f"{self.exposure_s:g} s"),

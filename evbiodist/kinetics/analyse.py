@@ -275,7 +275,9 @@ def model_parameters(
             try:
                 if dose.route != "iv_bolus":
                     raise ValueError(f"the route is {dose.route}; the catalogue's models are for an intravenous bolus")
-                unit = str(part.loc[part["organ"].isin(BLOOD), "unit"].iloc[0]) if part["organ"].isin(BLOOD).any() else ""
+                unit = (
+                    str(part.loc[part["organ"].isin(BLOOD), "unit"].iloc[0]) if part["organ"].isin(BLOOD).any() else ""
+                )
                 amount, dose_unit = dose.for_unit(unit)
                 if math.isnan(amount):
                     raise ValueError("the dose is not known; give it in subjects.csv")

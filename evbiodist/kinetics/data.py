@@ -110,7 +110,9 @@ def prepare(observations: pd.DataFrame, organs: bool) -> FitData:
 
 
 def _gather(parts: Sequence[tuple[str, pd.DataFrame]]) -> FitData:
-    columns: dict[str, list[FloatArray]] = {k: [] for k in ("which", "animal", "time", "value", "se", "sys", "count", "mean")}
+    columns: dict[str, list[FloatArray]] = {
+        k: [] for k in ("which", "animal", "time", "value", "se", "sys", "count", "mean")
+    }
     cvs, replicated = [], True
     everyone = sorted({(str(s), float(t)) for _, part in parts for s, t in zip(part["subject"], part["time_h"],
                                                                                strict=True)})  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,15 +161,13 @@ def fit_data(graph: RateGraph, data: FitData, *, dose: float, dose_unit: str, le
 
     start = np.log(start_values(graph, data, dose))
     sigma = data.weight_sigma(data.mean)
-    outcome = None
-    for attempt in range(3):
-        starts = _starts(model, data, sigma, start) if attempt == 0 else [np.log(theta)]
+    starts = _starts(model, data, sigma, start)
+    for _ in range(3):
         runs = [_minimise(lmfit, graph, model, data, sigma, s, start) for s in starts]
-        outcome = min(runs, key=lambda run: run[1].chisqr)
-        theta = np.array([np.exp(outcome[1].params[f"ln_{n}"].value) for n in graph.names])
+        minimizer, result = min(runs, key=lambda run: run[1].chisqr)
+        theta = np.exp(np.array([float(result.params[f"ln_{n}"].value) for n in graph.names]))
+        starts = [np.log(theta)]
         sigma = data.weight_sigma(model(theta)[0])  # weights from the fitted curve, not from noisy means
-    assert outcome is not None  # noqa: S101
-    minimizer, result = outcome
     return _conclude(lmfit, graph, data, model, theta, sigma, start, minimizer, result, dose, dose_unit, level)
 
 
@@ -275,7 +274,7 @@ def _estimates(
         value = function(theta)
         flags = {"extrapolated"} if name in _TO_INFINITY and beyond > _MAX_EXTRAP_PCT else set()
         gradient = _log_gradient(function, theta)
-        relative = float(np.sqrt(max(gradient @ covariance @ gradient, 0.0))) / value if value > 0 else np.nan
+        relative = float(np.sqrt(max(float(gradient @ covariance @ gradient), 0.0))) / value if value > 0 else np.nan
         unit = derive(dimension, data.unit[0], dose_unit)
         unit_name = "pct_id" if name.endswith("_pct_id") else unit.unit
         rows.append(_positive(name, value * unit.factor, relative, reach, unit_name, data, flags, ""))
@@ -346,13 +345,15 @@ def derived(
     ]
     if "cl" not in graph.names:
         found.append(("cl", "dose/value/time", lambda th: dose / area(th)))
+    first = float(data.time_h[data.time_h > 0].min())
+    last = float(data.time_h.max())
+    grid = np.concatenate([[0.0], np.geomspace(first / 20, last, 400)])
     for organ in data.seen[1:]:
-        column = graph.compartments.index(organ)
-        last = np.array([np.max(data.time_h)])
-        grid = np.concatenate([[0.0], np.geomspace(np.min(data.time_h[data.time_h > 0]) / 20, last[0], 400)])
-        suffix = f"_{dose_unit}"
-        found.append((f"{organ}_uptake{suffix}", "1",
-                      lambda th, c=column, t=last: float(graph.amounts(th, t, dose)[0, c])))  # type: ignore[misc]
-        found.append((f"{organ}_peak{suffix}", "1",
-                      lambda th, c=column, t=grid: float(graph.amounts(th, t, dose)[:, c].max())))  # type: ignore[misc]
+        found.append((f"{organ}_uptake_{dose_unit}", "1", partial(_highest, graph, organ, np.array([last]), dose)))
+        found.append((f"{organ}_peak_{dose_unit}", "1", partial(_highest, graph, organ, grid, dose)))
     return found
+
+
+def _highest(graph: RateGraph, organ: str, time_h: FloatArray, dose: float, theta: FloatArray) -> float:
+    """Return an organ's highest amount at the given times."""
+    return float(graph.amounts(theta, time_h, dose)[:, graph.compartments.index(organ)].max())

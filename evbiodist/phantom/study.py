@@ -227,7 +227,9 @@ def _expose(
 ) -> PhantomCamera:  # fmt: skip
     camera = PhantomCamera(fwhm_px=1.5 / scene.pixel_mm)
     counts_per_pct = label.counts_per_pct or 0.0
-    light = sum((pct * counts_per_pct * scene.share(organ) for organ, pct in seen.items()), np.zeros(scene.labels.shape))
+    light = sum(
+        (pct * counts_per_pct * scene.share(organ) for organ, pct in seen.items()), np.zeros(scene.labels.shape)
+    )
     _write_tiff(path, camera.expose(light + 12.0, rng), scene.pixel_mm)
     return camera
 

@@ -105,12 +105,16 @@ def context(results: ResultFolder) -> dict[str, Any]:
         "fits": _fit_table(results),
         "agreement": _agreement(results),
         "pictures": _pictures(results),
-        "failures": results["failures"].to_dict("records"),
+        "failures": _records(results["failures"]),
         "missing": _missing_parameters(results),
         "flags": _flags(results),
         "n_values": len(results["observations"]),
         "n_parameters": len(results["parameters"]),
     }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def _answer(results: ResultFolder) -> list[str]:
@@ -141,7 +145,7 @@ def _do_labels_agree(rows: pd.DataFrame, consensus: pd.Series) -> list[str]:
         return [f"The {len(single)} labels agree within their errors (I² {consensus['i2']:.0f} %)."]
     middle = float(single["estimate"].median())
     far = single.assign(ratio=single["estimate"] / middle)
-    worst = far.loc[(far["ratio"].clip(lower=1e-9).map(math.log).abs()).idxmax()]
+    worst = far.iloc[int(far["ratio"].clip(lower=1e-9).map(math.log).abs().to_numpy().argmax())]
     return [f"The labels disagree by more than their errors (I² {consensus['i2']:.0f} %): {worst['label']} reads "
             f"{worst['ratio']:.2g} times the median of the labels. A further label would be expected between "
             f"{number(consensus['prediction_low'])} and {number(consensus['prediction_high'])} %."]  # fmt: skip
@@ -196,7 +200,7 @@ def _organ_curves(results: ResultFolder, palette: dict[str, str]) -> list[dict[s
             whole = fitted[fitted["model"] == "plasma_with_organs"]
             fitted = whole if len(whole) else fitted
         found.append({"group": group, "organ": organ, "unit": UNITS.get(str(unit), unit), "blood": organ in BLOOD,
-                      "svg": organ_curve(here, fitted, palette, log_y=organ in BLOOD and (here["mean"] > 0).all()),
+                      "svg": organ_curve(here, fitted, palette, log_y=organ in BLOOD and bool((here["mean"] > 0).all())),
                       "labels": sorted(here["label"].unique())})  # fmt: skip
     return sorted(found, key=lambda c: (c["group"], not c["blood"], c["organ"]))
 
@@ -232,7 +236,7 @@ def _cell(rows: pd.DataFrame) -> dict[str, Any]:
 def _fit_table(results: ResultFolder) -> list[dict[str, Any]]:
     table = results["parameters"]
     found = []
-    for (group, model), here in (table[table["model"] != "nca"].groupby(["group", "model"]) if len(table) else []):
+    for (group, model), here in table[table["model"] != "nca"].groupby(["group", "model"]) if len(table) else []:
         labels = sorted(here["label"].unique())
         names = [n for n in dict.fromkeys(here["parameter"]) if n in _FIT_ROWS or n.endswith(("_uptake_pct_id",))]
         rows = [{"name": n, "unit": next((u for u in here.loc[here["parameter"] == n, "unit"] if u), ""),
@@ -240,7 +244,7 @@ def _fit_table(results: ResultFolder) -> list[dict[str, Any]]:
                 for n in names]  # fmt: skip
         failed = here[here["parameter"] == "fit"]
         found.append({"group": group, "model": model, "labels": labels, "rows": rows,
-                      "failed": failed[["label", "reason"]].to_dict("records")})  # fmt: skip
+                      "failed": _records(failed[["label", "reason"]])})  # fmt: skip
     return found
 
 
@@ -254,7 +258,7 @@ def _agreement(results: ResultFolder) -> list[dict[str, Any]]:
              "ccc_text": interval(r["ccc"], r["ccc_low"], r["ccc_high"]),
              "ratio_text": interval(r["ratio"], r["ratio_low"], r["ratio_high"]),
              "deming_text": interval(r["deming_slope"], r["deming_slope_low"], r["deming_slope_high"])}
-            for r in table.to_dict("records")]  # fmt: skip
+            for r in _records(table)]  # fmt: skip
 
 
 def _pictures(results: ResultFolder) -> list[dict[str, Any]]:
@@ -265,7 +269,7 @@ def _pictures(results: ResultFolder) -> list[dict[str, Any]]:
     first = scans.drop_duplicates(["label", "kind", "time_h"])
     step = max(1, math.ceil(len(first) / _PICTURES))
     found = []
-    for r in first.iloc[::step].to_dict("records"):
+    for r in _records(first.iloc[::step]):
         file = results.path / r["picture"]
         if file.resolve().is_relative_to(results.path.resolve()) and file.is_file():
             data = base64.b64encode(file.read_bytes()).decode()
@@ -292,7 +296,7 @@ def _flags(results: ResultFolder) -> list[dict[str, Any]]:
     counts: dict[str, int] = {}
     for name in ("observations", "parameters", "consensus"):
         table = results[name]
-        for cell in table["flags"] if "flags" in table else []:
+        for cell in table.get("flags", []):
             for flag in split(cell):
                 counts[flag] = counts.get(flag, 0) + 1
     return [{"name": f, "count": n, "meaning": FLAGS[f].meaning, "remedy": FLAGS[f].remedy}

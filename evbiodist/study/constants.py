@@ -30,7 +30,7 @@ class Constant:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    with (files("evbiodist") / "data" / name).open(encoding="utf-8", newline="") as handle:
+    with (files("evbiodist") / "data" / name).open(encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 
 

@@ -25,48 +25,94 @@ FLAGS: dict[str, Flag] = {
         # images
         Flag("saturated", "pixels at the sensor's limit were left out", "image again with a shorter exposure"),
         Flag("cosmic", "pixels hit by cosmic rays were left out", "none needed"),
-        Flag("collinear", "the footprints of two organs overlap so much that they share one signal",
-             "report the organs together, or image them apart"),
-        Flag("misfit", "the footprints do not explain the image; intervals were widened to the residuals",
-             "look at the residual image: outlines or blur are wrong"),
-        Flag("negative", "the estimate is below zero, as noise around nothing can be",
-             "none needed; do not set it to zero"),
-        Flag("noise_from_image", "gain or read noise was estimated from the image itself",
-             "give gain_e and read_noise_e in scans.csv"),
-        Flag("no_dark", "no usable dark frame, so dark charge was not subtracted",
-             "acquire a dark frame of the same exposure and binning"),
-        Flag("systematic", "an error of calibration or of a found outline is carried in se_systematic",
-             "none needed; draw the organs yourself to avoid the outline's share"),
+        Flag(
+            "collinear",
+            "the footprints of two organs overlap so much that they share one signal",
+            "report the organs together, or image them apart",
+        ),
+        Flag(
+            "misfit",
+            "the footprints do not explain the image; intervals were widened to the residuals",
+            "look at the residual image: outlines or blur are wrong",
+        ),
+        Flag(
+            "negative",
+            "the estimate is below zero, as noise around nothing can be",
+            "none needed; do not set it to zero",
+        ),
+        Flag(
+            "noise_from_image",
+            "gain or read noise was estimated from the image itself",
+            "give gain_e and read_noise_e in scans.csv",
+        ),
+        Flag(
+            "no_dark",
+            "no usable dark frame, so dark charge was not subtracted",
+            "acquire a dark frame of the same exposure and binning",
+        ),
+        Flag(
+            "systematic",
+            "an error of calibration or of a found outline is carried in se_systematic",
+            "none needed; draw the organs yourself to avoid the outline's share",
+        ),
         # tables
         Flag("below_lloq", "below the lower limit of quantification", "treated by the BLQ rule of the analysis"),
         Flag("no_se", "the source gives no uncertainty", "give sd and n, or se"),
-        Flag("n_unknown", "the source gives an SD but not the number of animals, so no standard error follows",
-             "give n in the study or the table"),
-        Flag("sd_repeated", "this time point's SD column repeats another time point's for every organ",
-             "ask the authors: one of the two columns is a copying error"),
-        Flag("unit_conflict", "the source names two different units for this table",
-             "decide which one holds and state it in the study"),
+        Flag(
+            "n_unknown",
+            "the source gives an SD but not the number of animals, so no standard error follows",
+            "give n in the study or the table",
+        ),
+        Flag(
+            "sd_repeated",
+            "this time point's SD column repeats another time point's for every organ",
+            "ask the authors: one of the two columns is a copying error",
+        ),
+        Flag(
+            "unit_conflict",
+            "the source names two different units for this table",
+            "decide which one holds and state it in the study",
+        ),
         # corrections
-        Flag("blood_subtracted", "blood in the organ's vessels was subtracted",
-             "none needed; the amount is in the column vessel_blood"),
-        Flag("blood_in_organ", "the animal was not perfused and vessel blood could not be subtracted",
-             "measure blood at the same time, or perfuse"),
+        Flag(
+            "blood_subtracted",
+            "blood in the organ's vessels was subtracted",
+            "none needed; the amount is in the column vessel_blood",
+        ),
+        Flag(
+            "blood_in_organ",
+            "the animal was not perfused and vessel blood could not be subtracted",
+            "measure blood at the same time, or perfuse",
+        ),
         Flag("decay_corrected", "corrected for physical decay to the time of injection", "none needed"),
         # parameters
-        Flag("extrapolated", "more than the allowed share of the area lies beyond the last sample",
-             "sample longer; quote the area to the last sample"),
+        Flag(
+            "extrapolated",
+            "more than the allowed share of the area lies beyond the last sample",
+            "sample longer; quote the area to the last sample",
+        ),
         Flag("short_span", "the terminal slope rests on less than two half-lives", "sample longer"),
         Flag("poor_lambda_z", "the terminal slope's adjusted r2 is below the limit", "look at the chosen points"),
         Flag("imprecise", "the relative standard error is 50 % or more", "more animals or times"),
-        Flag("correlated", "strongly correlated (|r| >= 0.8) with another parameter of the fit",
-             "quote derived quantities, not this parameter alone"),
-        Flag("at_bound", "the estimate lies at a bound, so its interval is not to be trusted",
-             "the data do not carry this parameter"),
-        Flag("impossible_flow", "faster than the organ's blood flow allows",
-             "suspect binding, lung trapping or mixing"),
+        Flag(
+            "correlated",
+            "strongly correlated (|r| >= 0.8) with another parameter of the fit",
+            "quote derived quantities, not this parameter alone",
+        ),
+        Flag(
+            "at_bound",
+            "the estimate lies at a bound, so its interval is not to be trusted",
+            "the data do not carry this parameter",
+        ),
+        Flag(
+            "impossible_flow", "faster than the organ's blood flow allows", "suspect binding, lung trapping or mixing"
+        ),
         Flag("few", "based on fewer than three values", "more animals or times"),
-        Flag("heterogeneous", "the labels disagree by more than their own errors",
-             "do not quote the consensus without its prediction interval"),
+        Flag(
+            "heterogeneous",
+            "the labels disagree by more than their own errors",
+            "do not quote the consensus without its prediction interval",
+        ),
     )
 }
 

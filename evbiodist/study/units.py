@@ -15,12 +15,34 @@ VALUE_UNITS = ("pct_id", "pct_id_per_g", "pct_recovered", "p_per_s", "bq", "part
 
 _PATTERN = re.compile(r"^[A-Za-zµ%][A-Za-z0-9µ%_]*(\s*[*/·]\s*[A-Za-zµ1][A-Za-z0-9µ_]*(\^-?\d)?)*$")
 _ALIASES = {
-    "min": "minute", "m": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "d": "day", "s": "second", "sec": "second",
-    "%ID": "pct_id", "%ID/g": "pct_id_per_g", "% ID/g": "pct_id_per_g", "%id/g": "pct_id_per_g",
+    "min": "minute",
+    "m": "minute",
+    "h": "hour",
+    "hr": "hour",
+    "hrs": "hour",
+    "d": "day",
+    "s": "second",
+    "sec": "second",
+    "%ID": "pct_id",
+    "%ID/g": "pct_id_per_g",
+    "% ID/g": "pct_id_per_g",
+    "%id/g": "pct_id_per_g",
 }
-_DISPLAY = {"hour": "h", "gram": "g", "minute": "min", "milliliter": "mL", "liter": "L", "nanogram": "ng",
-            "milligram": "mg", "microgram": "ug", "second": "s", "becquerel": "bq", "kilogram": "kg",
-            "microliter": "uL", "arbitrary_unit": "au"}
+_DISPLAY = {
+    "hour": "h",
+    "gram": "g",
+    "minute": "min",
+    "milliliter": "mL",
+    "liter": "L",
+    "nanogram": "ng",
+    "milligram": "mg",
+    "microgram": "ug",
+    "second": "s",
+    "becquerel": "bq",
+    "kilogram": "kg",
+    "microliter": "uL",
+    "arbitrary_unit": "au",
+}
 
 
 class Derived(NamedTuple):
@@ -35,7 +57,7 @@ def registry() -> Any:
     """Return pint's registry with the field's own units added (imported on first use: 0.4 s)."""
     import pint
 
-    ureg = pint.UnitRegistry()
+    ureg: Any = pint.UnitRegistry()
     for word in ("pct_id", "pct_recovered", "particles", "arbitrary_unit", "photon"):
         ureg.define(f"{word} = [{word}]")
     ureg.define("pct_id_per_g = pct_id / gram")
@@ -142,11 +164,11 @@ def derive(expression: str, value: str, dose: str = "", time: str = "h") -> Deri
         known["value"] = "pct_id/gram"  # spelled out, so that %ID cancels against a dose in %ID
     quantity = registry().Quantity(1.0, "")
     sign = 1
-    for token in re.split(r"([*/])", expression):
-        if token in "*/":
-            sign = 1 if token == "*" else -1
-        elif token != "1":
-            quantity = quantity * registry().Quantity(1.0, _known_unit(known[token])) ** sign
+    for part in re.split(r"([*/])", expression):
+        if part in "*/":
+            sign = 1 if part == "*" else -1
+        elif part != "1":
+            quantity = quantity * registry().Quantity(1.0, _known_unit(known[part])) ** sign
     if reduce:
         quantity = quantity.to_reduced_units()
     powers = quantity.unit_items()

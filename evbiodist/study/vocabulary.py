@@ -18,9 +18,18 @@ STANDARD = "standard"
 WHOLE_BODY = "whole_body"
 
 _SYNONYMS = {
-    "kidneys": "kidney", "lungs": "lung", "whole_blood": "blood", "intestine_small": "small_intestine",
-    "large_intestines": "large_intestine", "small_intestines": "small_intestine", "gi": "gut",
-    "intestine": "gut", "intestines": "gut", "hearts": "heart", "livers": "liver", "femur": "bone_femur",
+    "kidneys": "kidney",
+    "lungs": "lung",
+    "whole_blood": "blood",
+    "intestine_small": "small_intestine",
+    "large_intestines": "large_intestine",
+    "small_intestines": "small_intestine",
+    "gi": "gut",
+    "intestine": "gut",
+    "intestines": "gut",
+    "hearts": "heart",
+    "livers": "liver",
+    "femur": "bone_femur",
     "dose_standard": STANDARD,
 }
 

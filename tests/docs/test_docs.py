@@ -14,7 +14,9 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text(encoding="utf-8")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if "```python" in p.read_text(encoding="utf-8")], ids=lambda p: p.name
+)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
@@ -49,7 +51,9 @@ def test_every_flag_and_model_is_documented():
 def test_sample_data_is_what_its_script_makes():
     import sys
 
-    out = subprocess.run([sys.executable, "sample_data/make_demo.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    out = subprocess.run(
+        [sys.executable, "sample_data/make_demo.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert out.stdout == "as made\n", out.stderr
 
 
@@ -61,5 +65,7 @@ def test_no_machine_paths_in_tracked_files():
     for name in files:
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".csv", ".yaml", ".yml", ".sh", ".j2", ""} and path.is_file():
-            hits = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if pattern.search(line)]
+            hits = [
+                line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if pattern.search(line)
+            ]
             assert not hits, (name, hits[:2])

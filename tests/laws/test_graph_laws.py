@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evbiodist.kinetics.catalogue import build, catalogue, needs_organs
-from evbiodist.kinetics.graph import Monomial, ParameterSpec, RateGraph, Seen, Transfer, _by_eigenvectors, _by_exponential
+from evbiodist.kinetics.graph import (
+    Monomial,
+    ParameterSpec,
+    RateGraph,
+    Seen,
+    Transfer,
+    _by_eigenvectors,
+    _by_exponential,
+)
 
 ORGANS = ("brain", "kidney", "liver")
 MODELS = sorted(catalogue())
@@ -102,7 +110,9 @@ def test_repeated_rates_take_the_safe_path():
     t, k = np.array([0.0, 0.5, 2.0, 9.0]), 0.7
     y, dy = chain.predict(np.array([k]), t, 100.0, derivatives=True)
     np.testing.assert_allclose(y[:, 0], 100 * (k * t) ** 2 / 2 * np.exp(-k * t), rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(dy[0, :, 0], 100 * np.exp(-k * t) * ((k * t) ** 2 - (k * t) ** 3 / 2), rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(
+        dy[0, :, 0], 100 * np.exp(-k * t) * ((k * t) ** 2 - (k * t) ** 3 / 2), rtol=1e-9, atol=1e-10
+    )
 
 
 def test_models_refuse_what_they_do_not_declare():

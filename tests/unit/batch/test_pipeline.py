@@ -21,7 +21,9 @@ TABLES = ("observations", "parameters", "agreement", "consensus", "curves", "fai
 
 
 def bytes_of(folder, names=TABLES):
-    return {name: (folder / f"{name}.csv").read_bytes() for name in names} | {"report": (folder / "report.html").read_bytes()}
+    return {name: (folder / f"{name}.csv").read_bytes() for name in names} | {
+        "report": (folder / "report.html").read_bytes()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,8 @@ def test_result_folder_is_the_contract(small_results):
             "provenance.json", "settings.toml"} <= files  # fmt: skip
     heads = {n: (small_results / f"{n}.csv").read_text().split("\n")[0] for n in TABLES}
     assert heads["observations"].startswith(
-        "study,subject,group,label,organ,time_h,value,se,unit,mass_g,lloq,below_lloq,flags,source")
+        "study,subject,group,label,organ,time_h,value,se,unit,mass_g,lloq,below_lloq,flags,source"
+    )
     assert heads["parameters"] == ("study,subject,group,label,organ,model,parameter,value,se,ci_low,ci_high,unit,method,n,"
                                    "flags,reason")  # fmt: skip
     for column in ("organ", "label_a", "label_b", "n", "bias", "bias_low", "bias_high", "loa_low", "loa_high", "ccc", "ccc_low",
@@ -77,7 +80,9 @@ def test_provenance_names_inputs_and_outputs(small_study, small_results):
     held = json.loads((small_results / "provenance.json").read_text())
     for name in ("study.toml", "scans.csv", "images/DiR_4h_1.tif"):
         assert held["inputs"][name] == hashlib.sha256((small_study / name).read_bytes()).hexdigest()
-    assert held["outputs"]["parameters.csv"] == hashlib.sha256((small_results / "parameters.csv").read_bytes()).hexdigest()
+    assert (
+        held["outputs"]["parameters.csv"] == hashlib.sha256((small_results / "parameters.csv").read_bytes()).hexdigest()
+    )
     assert str(small_study) not in json.dumps(held)
     assert set(held["versions"]) >= {"python", "numpy", "lmfit"}
 
@@ -194,9 +199,11 @@ def test_real_mice_as_a_study(ivis_click, tmp_path):
         'scans = "scans.csv"\n')  # fmt: skip
     mice = [f"m{i}" for i in range(1, 6)]
     (tmp_path / "study" / "subjects.csv").write_text(
-        "subject,label,dose,dose_unit,route\n" + "".join(f"{m},Fluc,3,mg,ip\n" for m in mice))
+        "subject,label,dose,dose_unit,route\n" + "".join(f"{m},Fluc,3,mg,ip\n" for m in mice)
+    )
     (tmp_path / "study" / "scans.csv").write_text(
-        f"scan,subject,label,time_h,kind,file\nclick,{';'.join(mice)},Fluc,0.2,in_vivo,click\n")
+        f"scan,subject,label,time_h,kind,file\nclick,{';'.join(mice)},Fluc,0.2,in_vivo,click\n"
+    )
     result = ev.run(tmp_path / "study", tmp_path / "out")
     assert not result.failures
     rows = {r["subject"]: r for r in result.observations}
@@ -205,9 +212,11 @@ def test_real_mice_as_a_study(ivis_click, tmp_path):
     assert rows["m2"]["value"] > rows["m3"]["value"] > 3 * rows["m1"]["value"]
     assert any("refused as a dark frame" in n for n in result.notes)
     (tmp_path / "study" / "subjects.csv").write_text(
-        "subject,label,dose,dose_unit,route\n" + "".join(f"{m},Fluc,3,mg,ip\n" for m in mice[:4]))
+        "subject,label,dose,dose_unit,route\n" + "".join(f"{m},Fluc,3,mg,ip\n" for m in mice[:4])
+    )
     (tmp_path / "study" / "scans.csv").write_text(
-        f"scan,subject,label,time_h,kind,file\nclick,{';'.join(mice[:4])},Fluc,0.2,in_vivo,click\n")
+        f"scan,subject,label,time_h,kind,file\nclick,{';'.join(mice[:4])},Fluc,0.2,in_vivo,click\n"
+    )
     result = ev.run(tmp_path / "study", tmp_path / "out2")
     assert "5 animals were found in the photograph of click, 4 subjects are listed" in result.failures[0]["reason"]
 

@@ -14,7 +14,9 @@ def test_cells_are_safe_and_numbers_are_whole():
     rows = [{"a": text, "b": value} for text, value in (("=HYPERLINK(1)", -1.5), ("+x", 0.1 + 0.2), ("-x", float("nan")),
                                                         ("@x", None), ("\tx", True), ('a,"b', 3), ("ok", 1e-300))]  # fmt: skip
     text = store.csv_bytes(rows, ["a", "b"]).decode()
-    assert text == ("a,b\n'=HYPERLINK(1),-1.5\n'+x,0.30000000000000004\n'-x,\n'@x,\n'\tx,yes\n\"a,\"\"b\",3\nok,1e-300\n")
+    assert text == (
+        "a,b\n'=HYPERLINK(1),-1.5\n'+x,0.30000000000000004\n'-x,\n'@x,\n'\tx,yes\n\"a,\"\"b\",3\nok,1e-300\n"
+    )
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

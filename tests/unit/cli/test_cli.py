@@ -18,7 +18,10 @@ def call(*arguments):
 
 
 def test_help_imports_nothing_heavy():
-    code = f"import sys, evbiodist.cli; evbiodist.cli.main(['--help'], standalone_mode=False); print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = (
+        "import sys, evbiodist.cli; evbiodist.cli.main(['--help'], standalone_mode=False); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("[]")
     assert "check" in out
@@ -26,7 +29,9 @@ def test_help_imports_nothing_heavy():
 
 def test_importing_the_package_stays_free_of_qt_and_tables():
     code = "import sys, evbiodist; print([m for m in ('napari', 'qtpy', 'PySide6', 'matplotlib', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_the_contract_s_commands_are_there():
@@ -52,10 +57,19 @@ def test_check_good_and_bad(table_study, small_study):
 
 
 def test_check_as_json(table_study):
-    bad = call("check", table_study(subjects__csv="subject,label,dose,dose_unit,route\na,DiR,-1,particles,iv_bolus\n"), "--json")
+    bad = call(
+        "check",
+        table_study(subjects__csv="subject,label,dose,dose_unit,route\na,DiR,-1,particles,iv_bolus\n"),
+        "--json",
+    )
     facts = [json.loads(line) for line in bad.stdout.splitlines()]
     assert facts[0]["event"] == "problem"
-    assert (facts[0]["file"], facts[0]["row"], facts[0]["field"], facts[0]["found"]) == ("subjects.csv", 2, "dose", "-1")
+    assert (facts[0]["file"], facts[0]["row"], facts[0]["field"], facts[0]["found"]) == (
+        "subjects.csv",
+        2,
+        "dose",
+        "-1",
+    )
 
 
 @pytest.mark.parametrize("command", [("run", "nowhere/study.toml", "--out", "x"), ("info", "nowhere.tif"),
@@ -102,7 +116,9 @@ def test_run_with_a_failed_scan_is_status_1(small_study, tmp_path):
 
 def test_nca_from_a_counter_table(tmp_path):
     """Someone with only a gamma counter enters with a CSV and the command line."""
-    (tmp_path / "t.csv").write_text("organ,h0.5,sd,h2,sd,h8,sd,h24,sd\nblood,20,2,9,1,3,0.4,1,0.2\nliver,30,3,40,4,35,4,20,3\n")
+    (tmp_path / "t.csv").write_text(
+        "organ,h0.5,sd,h2,sd,h8,sd,h24,sd\nblood,20,2,9,1,3,0.4,1,0.2\nliver,30,3,40,4,35,4,20,3\n"
+    )
     result = call("nca", tmp_path / "t.csv", "--unit", "pct_id_per_g", "--n", 4, "--label", "111In", "--out", tmp_path / "out",
                   "--method", "linear")  # fmt: skip
     assert result.exit_code == 0, result.output + result.stderr
@@ -144,7 +160,12 @@ def test_models_prints_equations():
 def test_info_of_real_files(ivis_click):
     result = call("info", ivis_click, *sorted(ivis_click.glob("*.TIF")), ivis_click / "ClickInfo.txt")
     assert result.exit_code == 0
-    for words in ("IVIS 200 Spectrum", "960 x 960", "not usable as a dark frame", "stored values are 10 times the counts"):
+    for words in (
+        "IVIS 200 Spectrum",
+        "960 x 960",
+        "not usable as a dark frame",
+        "stored values are 10 times the counts",
+    ):
         assert words in result.stdout
     facts = json.loads(call("info", ivis_click, "--json").stdout)
     assert facts["reader"] == "ivis"
@@ -152,7 +173,12 @@ def test_info_of_real_files(ivis_click):
 
 def test_phantom_is_reproducible(tmp_path):
     for name in ("a", "b"):
-        assert call("phantom", tmp_path / name, "--seed", 5, "--animals", 1, "--times", "0.1,1,5", "--no-in-vivo").exit_code == 0
+        assert (
+            call(
+                "phantom", tmp_path / name, "--seed", 5, "--animals", 1, "--times", "0.1,1,5", "--no-in-vivo"
+            ).exit_code
+            == 0
+        )
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
     assert len(files) > 20
     for file in files:

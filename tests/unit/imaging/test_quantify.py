@@ -25,7 +25,16 @@ def organ_map(scene):
     return OrganMap(scene.labels, scene.names, "label image")
 
 
-TRUE = {"liver": 40.0, "spleen": 6.0, "kidney": 5.0, "lung": 4.0, "heart": 0.5, "brain": 0.6, "body": 8.0, "standard": 1.0}
+TRUE = {
+    "liver": 40.0,
+    "spleen": 6.0,
+    "kidney": 5.0,
+    "lung": 4.0,
+    "heart": 0.5,
+    "brain": 0.6,
+    "body": 8.0,
+    "standard": 1.0,
+}
 PSF = ImagingSettings(footprint="psf", psf_fwhm_px=3.0, standard=StandardSettings(pct_of_dose=1.0))
 
 
@@ -71,7 +80,9 @@ def test_unknown_pixel_size_refuses_flux_and_areas():
         quantify(scan, OrganMap(labels, {1: "a"}, "label image"))
     blur = ImagingSettings(footprint="psf", psf_fwhm_mm=2.0)
     with pytest.raises(ValueError, match="psf_fwhm_mm cannot be used"):
-        quantify(Scan("a", None, np.ones((20, 20)), "YX", camera=CAMERA), OrganMap(labels, {1: "a"}, "label image"), blur)
+        quantify(
+            Scan("a", None, np.ones((20, 20)), "YX", camera=CAMERA), OrganMap(labels, {1: "a"}, "label image"), blur
+        )
 
 
 def test_saturated_pixels_get_no_weight_and_a_flag():

@@ -129,7 +129,7 @@ def test_missing_and_truncated_images(click):
     with pytest.raises(UnreadableImage):
         read(folder)
     (folder / "luminescent.TIF").unlink()
-    with pytest.raises(UnreadableImage, match="names luminescent.TIF, which is not in the folder"):
+    with pytest.raises(UnreadableImage, match=r"names luminescent\.TIF, which is not in the folder"):
         read(folder)
 
 

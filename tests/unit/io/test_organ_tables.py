@@ -78,7 +78,10 @@ def test_layouts(tmp_path, text, times):
         ("organ,h2\nliver,abc\n", "row 2, column h2: found 'abc', expected a finite number"),
         ("organ,h2\nliver,nan\n", "row 2, column h2: found 'nan'"),
         ('organ,h2\nliver,"1,5"\n', "expected a number with a decimal point"),
-        ("organ,h2\nliver,1\nLiver,2\n", "row 3, column organ: found 'liver at 2 h', expected each organ and time once"),
+        (
+            "organ,h2\nliver,1\nLiver,2\n",
+            "row 3, column organ: found 'liver at 2 h', expected each organ and time once",
+        ),
         ("organ,time,value\nliver,1,2\n", "the unit of time in the column's name"),
         ("organ,time_h,value\nliver,-1,2\n", "found '-1.0', expected 0 or more"),
         ("organ,h2\nliver\n", "1 cells"),

@@ -1,5 +1,6 @@
 """TIFFs: what the metadata say is used, what they do not say stays unknown, what is damaged is refused."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -95,15 +96,17 @@ def test_a_page_loop_ends(tmp_path):
     at = second + 2 + 12 * entries
     data[at : at + 4] = struct.pack("<I", first)
     (tmp_path / "a.tif").write_bytes(data)
-    try:
+    with contextlib.suppress(UnreadableImage):  # refused or read: what counts is that it ends
         assert read(tmp_path / "a.tif").plane_shape == (4, 4)
-    except UnreadableImage as err:
-        assert err.reason
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"<html>not found</html>", "not a TIFF"), (b"", "not a TIFF"), (b"II*\0" + b"\0" * 60, "holds no image|not a TIFF")],
+    [
+        (b"<html>not found</html>", "not a TIFF"),
+        (b"", "not a TIFF"),
+        (b"II*\0" + b"\0" * 60, "holds no image|not a TIFF"),
+    ],
 )
 def test_files_that_are_no_tiff(tmp_path, content, words):
     (tmp_path / "a.tif").write_bytes(content)

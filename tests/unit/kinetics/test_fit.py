@@ -26,8 +26,8 @@ def observe(graph, theta, rng, animals=3, cv=0.15, common=0.08, times=TIMES):
                 rows.append({"subject": f"{t}-{a}", "organ": name, "time_h": t, "value": value * whole * noise,
                              "se": 0.01 * value, "unit": "pct_id_per_g" if name == "blood" else "pct_id",
                              "below_lloq": False, "label": "x", "group": "g", "study": "s"})  # fmt: skip
-    return pd.DataFrame(rows, columns=list(OBSERVATION_COLUMNS)).astype({c: float for c in
-                        ("se_systematic", "sd", "n", "mass_g", "lloq", "vessel_blood")})  # fmt: skip
+    numbers = dict.fromkeys(("se_systematic", "sd", "n", "mass_g", "lloq", "vessel_blood"), float)
+    return pd.DataFrame(rows, columns=list(OBSERVATION_COLUMNS)).astype(numbers)
 
 
 @pytest.mark.parametrize("name", ["one_compartment_iv", "two_compartment_iv", "plasma_with_organs"])
@@ -72,7 +72,9 @@ def test_shared_errors_widen_intervals():
     graph = build("plasma_with_organs", ORGANS)
     rows = observe(graph, np.array([TRUE[n] for n in graph.names]), np.random.default_rng(5))
     plain = fit(rows, "plasma_with_organs")["brain_uptake_pct_id"]
-    shared = fit(rows.assign(se_systematic=0.2 * rows["value"].where(rows["organ"] == "brain", 0.0)), "plasma_with_organs")
+    shared = fit(
+        rows.assign(se_systematic=0.2 * rows["value"].where(rows["organ"] == "brain", 0.0)), "plasma_with_organs"
+    )
     assert shared["brain_uptake_pct_id"].se > 1.5 * plain.se
     assert shared["liver_uptake_pct_id"].se < 1.3 * fit(rows, "plasma_with_organs")["liver_uptake_pct_id"].se
 

@@ -28,7 +28,9 @@ def test_masses_are_the_published_shares():
 
 def test_camera_noise_is_the_model():
     camera = PhantomCamera(gain_e=2.0, read_noise_e=8.0, fwhm_px=0.0)
-    frames = np.stack([camera.expose(np.full((30, 30), 900.0), np.random.default_rng(i)) for i in range(60)]).astype(float)
+    frames = np.stack([camera.expose(np.full((30, 30), 900.0), np.random.default_rng(i)) for i in range(60)]).astype(
+        float
+    )
     assert frames.mean() == pytest.approx(1400, abs=0.5)
     assert frames.var() == pytest.approx(900 / 2 + 16 + 1 / 12, rel=0.03)
     assert camera.expose(np.full((3, 3), 1e9), np.random.default_rng(0)).max() == camera.saturation

@@ -7,7 +7,9 @@ from evbiodist.study.model import Label, Observation
 
 
 def row(organ, value, unit="pct_id", **more):
-    return Observation(**{"subject": "a", "label": "x", "organ": organ, "time_h": 1.0, "value": value, "unit": unit, **more})
+    return Observation(
+        **{"subject": "a", "label": "x", "organ": organ, "time_h": 1.0, "value": value, "unit": unit, **more}
+    )
 
 
 def test_decay_scales_value_and_errors_alike():

@@ -141,6 +141,8 @@ def test_windows_text_is_read(table_study):
     path = table_study()
     text = (path.parent / "subjects.csv").read_text().replace("001", "Mäuschen")
     (path.parent / "subjects.csv").write_bytes(text.encode("cp1252"))
-    (path.parent / "observations.csv").write_text(OBSERVED + "Mäuschen,DiR,liver,1,5,0.1,pct_id\n", encoding="utf-8-sig")
+    (path.parent / "observations.csv").write_text(
+        OBSERVED + "Mäuschen,DiR,liver,1,5,0.1,pct_id\n", encoding="utf-8-sig"
+    )
     assert problems_of(path) == []
     assert load_study(path).subjects[0].subject == "Mäuschen"
