@@ -92,22 +92,25 @@ def estimate(
                          "must have one shape")  # fmt: skip
     used = np.ones(shape, bool) if valid is None else np.asarray(valid, bool)
     used = used & np.isfinite(frame) & (variance > 0)
-    y, v = frame[used], variance[used]
-    design = np.vstack([footprints[:, used], np.ones(y.size)])
-    empty = [i for i in range(n) if not design[i].any()]
-    if empty:
+    everywhere = bool(used.all())
+    y, v = (frame.ravel(), variance.ravel()) if everywhere else (frame[used], variance[used])
+    columns = footprints.reshape(n, -1) if everywhere else footprints[:, used]
+    design = np.vstack([columns, np.ones(y.size)])
+    empty = np.flatnonzero(~design.any(axis=1))
+    if empty.size:
         raise ValueError(f"footprint {empty[0]} has no usable pixel: the organ is saturated or outside the image")
     weight = 1.0 / v if weighting == "noise" else np.ones_like(v)
     weighted = design * weight
-    size = np.sqrt(np.einsum("ip,ip->i", weighted, design))
-    normal = (weighted @ design.T) / np.outer(size, size)
+    normal = weighted @ design.T
+    size = np.sqrt(np.diag(normal))
+    normal /= np.outer(size, size)
     condition = float(np.linalg.cond(normal))
     if condition > 1e12:
         raise ValueError("two organs have the same footprint; merge them or image them apart")
     inverse = np.linalg.inv(normal) / np.outer(size, size)
-    gain = inverse @ weighted
-    solution = _nonnegative(design, y, weight) if nonnegative else gain @ y
-    covariance = (gain * v) @ gain.T
+    solution = _nonnegative(design, y, weight) if nonnegative else inverse @ (weighted @ y)
+    # with weights 1/variance the sandwich is the inverse itself
+    covariance = inverse if weighting == "noise" else inverse @ ((weighted * v) @ weighted.T) @ inverse
     model = solution[:n] @ footprints.reshape(n, -1) + solution[n]
     residual = frame - model.reshape(shape)
     chi2_red = float(np.sum(residual[used] ** 2 / v) / max(y.size - n - 1, 1))

@@ -283,7 +283,7 @@ def _estimates(
 
 def _share_beyond(graph: RateGraph, theta: FloatArray, last_h: float, dose: float) -> float:
     """Return the share of the area under the blood curve that lies beyond the last sample."""
-    seen, K = graph._sight(theta, None)[0], graph.matrix(theta)
+    seen, K = graph.sight(theta)[0], graph.matrix(theta)
     rest = graph.amounts(theta, np.array([last_h]), dose)[0]
     return float((seen @ np.linalg.solve(K, rest)) / (seen @ np.linalg.solve(K, graph.start(dose))))
 
@@ -327,7 +327,7 @@ def derived(
         return np.sort(np.abs(np.real(np.linalg.eigvals(graph.matrix(theta)))))
 
     def blood(theta: FloatArray) -> FloatArray:
-        return np.asarray(graph._sight(theta, None)[0])
+        return np.asarray(graph.sight(theta)[0])
 
     def area(theta: FloatArray) -> float:
         return float(blood(theta) @ np.linalg.solve(-graph.matrix(theta), x0))

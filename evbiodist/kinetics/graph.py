@@ -7,8 +7,9 @@ executes, and derivatives with respect to every parameter are exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,6 @@ class Monomial:
     """A product of powers of parameters, such as ``cl / v`` = ``{"cl": 1, "v": -1}``."""
 
     powers: tuple[tuple[str, int], ...]
-
-    def value(self, theta: Mapping[str, float]) -> float:
-        """Return the number for given parameters."""
-        product = 1.0
-        for name, power in self.powers:
-            product *= theta[name] ** power
-        return product
-
-    def derivative(self, name: str, theta: Mapping[str, float]) -> float:
-        """Return the exact derivative with respect to the natural logarithm of one parameter."""
-        return dict(self.powers).get(name, 0) * self.value(theta)
 
     def __str__(self) -> str:
         up = [f"{n}^{p}" if p > 1 else n for n, p in self.powers if p > 0]
@@ -65,6 +55,29 @@ class ParameterSpec:
     name: str
     dimension: str
     description: str
+
+
+@dataclass(frozen=True, eq=False)
+class _MonomialMatrix:
+    """A matrix that is a sum of fixed patterns, each times a monomial of the parameters."""
+
+    exponents: FloatArray  # (n_terms, n_parameters)
+    patterns: FloatArray  # (n_terms, rows, columns)
+
+    @classmethod
+    def of(cls, monomials: Sequence[Monomial], patterns: FloatArray, names: Sequence[str]) -> _MonomialMatrix:
+        exponents = np.zeros((len(monomials), len(names)))
+        for row, m in zip(exponents, monomials, strict=True):
+            for name, power in m.powers:
+                row[names.index(name)] = power
+        return cls(exponents, patterns)
+
+    def value(self, theta: FloatArray) -> FloatArray:
+        return np.tensordot(np.exp(self.exponents @ np.log(theta)), self.patterns, 1)
+
+    def derivatives(self, theta: FloatArray) -> FloatArray:
+        """Return the derivative with respect to every log-parameter, (n_parameters, rows, columns)."""
+        return np.tensordot(self.exponents.T * np.exp(self.exponents @ np.log(theta)), self.patterns, 1)
 
 
 @dataclass(frozen=True)
@@ -124,29 +137,30 @@ class RateGraph:
 
     def matrix(self, theta: FloatArray) -> FloatArray:
         """Return K of ``dx/dt = K x``, shape (n, n)."""
-        return self._assemble(theta, None)
+        return self._flow.value(theta)
 
-    def _assemble(self, theta: FloatArray, name: str | None) -> FloatArray:
-        """Return K, or its derivative with respect to the logarithm of one parameter."""
-        table = dict(zip(self.names, theta, strict=True))
-        index = {c: i for i, c in enumerate(self.compartments)}
-        K = np.zeros((len(index), len(index)))
-        for t in self.transfers:
-            rate = t.rate.value(table) if name is None else t.rate.derivative(name, table)
-            K[index[t.source], index[t.source]] -= rate
+    def sight(self, theta: FloatArray) -> FloatArray:
+        """Return C of ``y = C x``, shape (n_observed, n)."""
+        return self._view.value(theta)
+
+    @cached_property
+    def _flow(self) -> _MonomialMatrix:
+        n, index = len(self.compartments), {c: i for i, c in enumerate(self.compartments)}
+        patterns = np.zeros((len(self.transfers), n, n))
+        for pattern, t in zip(patterns, self.transfers, strict=True):
+            pattern[index[t.source], index[t.source]] -= 1
             if t.target is not None:
-                K[index[t.target], index[t.source]] += rate
-        return K
+                pattern[index[t.target], index[t.source]] += 1
+        return _MonomialMatrix.of([t.rate for t in self.transfers], patterns, self.names)
 
-    def _sight(self, theta: FloatArray, name: str | None) -> FloatArray:
-        """Return C of ``y = C x``, shape (n_observed, n), or its log-derivative."""
-        table = dict(zip(self.names, theta, strict=True))
+    @cached_property
+    def _view(self) -> _MonomialMatrix:
         index = {c: i for i, c in enumerate(self.compartments)}
-        C = np.zeros((len(self.observations), len(index)))
-        for row, seen in enumerate(self.observations):
-            for compartment, m in seen.terms:
-                C[row, index[compartment]] += m.value(table) if name is None else m.derivative(name, table)
-        return C
+        terms = [(row, c, m) for row, o in enumerate(self.observations) for c, m in o.terms]
+        patterns = np.zeros((len(terms), len(self.observations), len(index)))
+        for pattern, (row, c, _) in zip(patterns, terms, strict=True):
+            pattern[row, index[c]] = 1
+        return _MonomialMatrix.of([m for _, _, m in terms], patterns, self.names)
 
     def start(self, dose: float) -> FloatArray:
         """Return amounts just after the bolus, shape (n,)."""
@@ -173,18 +187,18 @@ class RateGraph:
         """
         theta, time_h = np.asarray(theta, float), np.asarray(time_h, float)
         x, dx = self._solve(theta, time_h, dose, derivatives)
-        C = self._sight(theta, None)
+        C = self.sight(theta)
         y = x @ C.T
         if not derivatives:
             return y, np.empty((0, *y.shape))
-        dC = np.stack([self._sight(theta, name) for name in self.names])
+        dC = self._view.derivatives(theta)
         return y, dx @ C.T + np.einsum("tn,pon->pto", x, dC)
 
     def _solve(
         self, theta: FloatArray, time_h: FloatArray, dose: float, derivatives: bool
     ) -> tuple[FloatArray, FloatArray]:
         K, x0 = self.matrix(theta), self.start(dose)
-        dK = np.stack([self._assemble(theta, name) for name in self.names]) if derivatives else None
+        dK = self._flow.derivatives(theta) if derivatives else None
         eigenvalues, V = np.linalg.eig(K)
         if np.linalg.cond(V) < _EIGEN_CONDITION:
             return _by_eigenvectors(eigenvalues, V, x0, time_h, dK)

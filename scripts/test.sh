@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Set up everything the tests need on a fresh machine, and run all of them.
+#   bash scripts/test.sh            system packages (where permitted), .venv, lint, types, layers, tests
+#   PYTHON=python3.12 bash scripts/test.sh    with another Python >= 3.11
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages="xvfb xauth libegl1 libgl1 libglx-mesa0 libgl1-mesa-dri libopengl0 libdbus-1-3 libfontconfig1 libxkbcommon-x11-0
+libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xkb1"
+missing=$(for p in $packages; do dpkg -s "$p" >/dev/null 2>&1 || echo "$p"; done)
+if [ -n "$missing" ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing system packages for the viewer's tests: $(echo $missing)"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-upgrade $missing >/dev/null
+  else
+    echo "the viewer's tests need these system packages; install them and run this again:" >&2
+    echo "  sudo apt-get install -y --no-install-recommends $(echo $missing)" >&2
+    exit 1
+  fi
+fi
+
+[ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[all,test]'
+
+echo "lint, types, layers"
+.venv/bin/ruff check --quiet .
+.venv/bin/ruff format --check --quiet .
+.venv/bin/mypy
+.venv/bin/lint-imports --no-logo 2>/dev/null | tail -n 7 || { .venv/bin/lint-imports; exit 1; }
+
+echo "tests in a real viewer"
+unset QT_QPA_PLATFORM
+xvfb-run -a -s "-screen 0 1600x1000x24" .venv/bin/python -m pytest -q tests/gui
+echo "all other tests"
+.venv/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/gui
