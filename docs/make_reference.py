@@ -16,10 +16,28 @@ from evbiodist.study.flags import FLAGS
 
 def main() -> None:
     """Write the page."""
-    lines = ["# Reference", "", "Made by `python docs/make_reference.py` from the registries in the code.", "", "## Models", ""]
+    lines = [
+        "# Reference",
+        "",
+        "Made by `python docs/make_reference.py` from the registries in the code.",
+        "",
+        "## Models",
+        "",
+    ]
     for name in catalogue():
         graph = build(name, ["organ"] if needs_organs(name) else ())
-        lines += [f"### `{name}`", "", f"{graph.title}. {graph.source}.", "", "```", *graph.diagram(), "", *graph.equations(), "```", ""]
+        lines += [
+            f"### `{name}`",
+            "",
+            f"{graph.title}. {graph.source}.",
+            "",
+            "```",
+            *graph.diagram(),
+            "",
+            *graph.equations(),
+            "```",
+            "",
+        ]
         lines += [f"- `{p.name}`: {p.description}" for p in graph.parameters] + [""]
     lines += ["## NCA parameters", "", "| name | CDISC | dimension | what it is |", "|---|---|---|---|"]
     lines += [f"| `{p.name}` | {p.cdisc or ''} | {p.dimension} | {p.description} |" for p in PARAMETERS.values()]

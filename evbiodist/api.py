@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
 from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
-from evbiodist.kinetics.analyse import model_parameters
+from evbiodist.kinetics.analyse import Dosing, model_parameters
 from evbiodist.report.html import write_report
 from evbiodist.study.load import load_study
 from evbiodist.study.model import Study
@@ -72,7 +72,7 @@ def crossvalidate(
 
     Parameters
     ----------
-    observations : columns of observations.csv, values in % of dose.
+    observations : columns of observations.csv, values in % of dose, after an intravenous bolus.
     model : fitted to each label for uptake, half-lives and clearance.
     labels : which to compare; all when None.
     organ, scale, level : of the pooled quantities and their intervals.
@@ -90,8 +90,9 @@ def crossvalidate(
                 f"no observations of {', '.join(unknown)}; labels are {', '.join(sorted(set(observations['label'])))}"
             )
         observations = observations[observations["label"].isin(labels)]
-    rows, fits = model_parameters(observations, {}, [model], level)
+    who = observations[["group", "subject", "label"]].drop_duplicates().itertuples(index=False, name=None)
+    rows, fits = model_parameters(observations, {w: Dosing(route="iv_bolus") for w in who}, [model], level)
     return CrossValidation(
         pd.DataFrame(agreement_rows(observations, level), columns=list(AGREEMENT_COLUMNS)),
-        pd.DataFrame(consensus_rows(fits, rows, organ, scale, level)),
+        pd.DataFrame(consensus_rows(fits, rows, organ, scale, level, model)),
     )

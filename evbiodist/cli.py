@@ -7,7 +7,9 @@ Heavy imports happen inside commands, so that --help answers at once.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +92,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         as_json = "--json" in ctx.args
+        # numbers that cannot be had carry their reason in the tables; numpy's warnings on the way say nothing more
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
         try:
             return super().invoke(ctx)
         except click.exceptions.Exit:
@@ -97,7 +101,9 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted; the same command takes the run up where it stopped", err=True)
             sys.exit(INTERRUPTED)
-        except (ValueError, RuntimeError, OSError) as err:
+        except click.ClickException:
+            raise
+        except Exception as err:
             _end(err, as_json)
 
 
@@ -112,10 +118,15 @@ def _end(err: Exception, as_json: bool) -> None:
             tell.problem(problem)
         count = len(err.problems)
         click.echo(f"{count} problem{'s' * (count != 1)}; nothing was run", err=True)
-    elif isinstance(err, UnreadableImage | FolderBusyError | NoRoomError | ValueError | FileNotFoundError):
-        click.echo(json.dumps({"event": "error", "text": str(err)}) if as_json else f"error: {err}", err=not as_json)
     else:
-        raise err
+        text = str(err)
+        if not isinstance(err, UnreadableImage | FolderBusyError | NoRoomError | ValueError):
+            if os.environ.get("EVBIODIST_DEBUG"):
+                raise err
+            text = (f"{err.filename}: {err.strerror}; choose another place" if isinstance(err, OSError) and err.strerror else
+                    f"this is a fault of evbiodist ({type(err).__name__}: {err}); please report it with the command and "
+                    "what EVBIODIST_DEBUG=1 shows")  # fmt: skip
+        click.echo(json.dumps({"event": "error", "text": text}) if as_json else f"error: {text}", err=not as_json)
     sys.exit(UNUSABLE)
 
 
@@ -152,7 +163,7 @@ def _run(study: str, out: str, tell: Tell, *, workers: int = 1, quantify_only: b
 
 def _headline(consensus: Sequence[Mapping[str, Any]], organ: str, tell: Tell) -> None:
     for row in consensus:
-        if row["quantity"] == f"{organ}_uptake_pct_id" and row["estimate"] == row["estimate"]:
+        if row["quantity"] == f"{organ}_uptake_pct_id" and row["ci_low"] == row["ci_low"]:
             tell.line(f"  {organ} uptake, {row['label']:<10} {row['estimate']:6.3g} % of dose "
                       f"({row['ci_low']:.3g} to {row['ci_high']:.3g})")  # fmt: skip
 
@@ -279,6 +290,10 @@ def _save(out: str, name: str, rows: Sequence[Mapping[str, Any]], columns: Seque
     from evbiodist.batch.store import csv_bytes, write_bytes
 
     path = Path(out) / f"{name}.csv"
+    if (Path(out) / "provenance.json").exists():
+        raise ValueError(
+            f"--out '{out}' is the result folder of a run, whose {path.name} would be overwritten; choose another"
+        )
     write_bytes(path, csv_bytes(rows, columns))
     missing = sum(1 for r in rows if "value" in columns and r["value"] != r["value"])
     without = f", {missing} without a value (with its reason)" if missing else ""
@@ -342,12 +357,17 @@ def crossval(**given: Any) -> None:
     entry = _enter(given, tell)
     frame, settings = frame_of(entry.observations), entry.settings
     level, organ = given["level"] or settings.kinetics.level, given["organ"] or settings.crossval.organ
-    if frame["label"].nunique() < 2:
-        raise ValueError(f"the observations hold one label ({frame['label'].iloc[0]}); two or more can be compared")
+    labels = sorted(frame["label"].unique())
+    if len(labels) < 2:
+        raise ValueError(f"the observations hold {f'one label ({labels[0]})' if labels else 'no rows'}; two or more labels can "
+                         "be compared")  # fmt: skip
     rows, fits = model_parameters(frame, entry.dosing, ["plasma_with_organs"], level)
     consensus = consensus_rows(fits, rows, organ, settings.crossval.scale, level)
     _save(given["out"], "agreement", agreement_rows(frame, level), AGREEMENT_COLUMNS, tell)
     _save(given["out"], "consensus", consensus, CONSENSUS_COLUMNS, tell)
+    for r in rows:
+        if r["parameter"] == "fit":
+            tell.line(f"not in the consensus: {r['label']} ({r['group']}): {r['reason']}")
     _headline(consensus, organ, tell)
 
 
@@ -398,6 +418,10 @@ def phantom(out: str, seed: int, animals: int, times: str, kinetics_cv: float, a
         hours = ()
     if len(hours) < 3 or hours[0] <= 0:
         raise ValueError(f"--times {times}: three or more different hours above 0 are needed, such as 0.25,1,4,24")
+    if (Path(out) / "study.toml").exists() or Path(out).is_file():
+        raise ValueError(f"'{out}' holds a study or file already; choose another folder")
+    if hours[-1] > 1e4 or not all(t < 1e5 for t in hours) or seed < 0:
+        raise ValueError("--times goes up to 10000 h and --seed is 0 or more")
     design = Design(times_h=hours, animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv, in_vivo=in_vivo)
     click.echo(f"digital study in {write_study(out, seed, design)}")
 

@@ -30,7 +30,16 @@ def sample_data() -> Path:
 
 
 def copy_sample(name: str, target: Path) -> Path:
-    """Copy a sample study to a folder of the user's and return it."""
+    """Copy a sample study to a folder of the user's and return it.
+
+    Raises
+    ------
+    ValueError : another study lies there already.
+    """
+    there = target / "study.toml"
+    if target.exists() and (not target.is_dir() or (there.exists() and there.read_bytes() != (sample_data() / name / "study.toml")
+                                                    .read_bytes())):  # fmt: skip
+        raise ValueError(f"'{target}' holds something else already; choose another folder")
     target.mkdir(parents=True, exist_ok=True)
     shutil.copytree(sample_data() / name, target, dirs_exist_ok=True)
     return target

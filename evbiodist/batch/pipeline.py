@@ -6,6 +6,7 @@ rebuilt in sorted order every time, so the bytes do not depend on workers or on 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -22,10 +23,14 @@ from evbiodist.batch.scans import ScanResult, ScanTask, process
 from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
 from evbiodist.crossval.consensus import COLUMNS as CONSENSUS
 from evbiodist.io.organ_tables import OrganTable, read_organ_table
-from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, POOLED, Dosing, model_parameters, nca_parameters
-from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood
-from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ScanRecord, Settings, Study
-from evbiodist.study.problems import InputError, Problem, UnreadableImage
+from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, Dosing, Dosings, model_parameters, nca_parameters
+from evbiodist.kinetics.catalogue import catalogue
+from evbiodist.kinetics.pooling import POOLED
+from evbiodist.study.constants import physiology
+from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
+from evbiodist.study.load import is_there
+from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ObservationSource, ScanRecord, Settings, Study
+from evbiodist.study.problems import InputError, Problem, UnreadableImage, nearest
 from evbiodist.study.vocabulary import BLOOD
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 
     from evbiodist.kinetics.fit import FitResult
 
-CONSENSUS_COLUMNS = ("group", *CONSENSUS)
+CONSENSUS_COLUMNS = ("study", "group", *CONSENSUS)
 FAILURE_COLUMNS = ("what", "name", "subject", "label", "file", "reason")
 CURVE_COLUMNS = ("study", "group", "label", "organ", "model", "time_h", "value", "low", "high", "unit")
 Progress = Callable[[Mapping[str, Any]], None]
@@ -85,22 +90,46 @@ def check_tables(study: Study) -> tuple[list[OrganTable], list[Problem]]:
         except InputError as err:
             problems += err.problems
             continue
-        for row in table.rows:
-            if row.label not in study.labels:
-                problems.append(Problem(source.file, row.label, "a label that study.toml declares",
-                                        f'add [labels."{row.label}"] or correct the table', field="label"))  # fmt: skip
-                break
+        problems += _strangers(study, source, table)
         tables.append(table)
+    seen: dict[tuple[object, ...], int] = {}
+    for source, table in zip(study.observation_sources, tables, strict=False):
+        twice = [r for r in table.rows if (key := (*who(r), r.study, r.organ, r.time_h, r.unit)) in seen
+                 and seen[key] != id(table)]  # fmt: skip
+        if twice:
+            problems.append(Problem(source.file, f"{twice[0].organ} of {twice[0].subject} at {twice[0].time_h:g} h",
+                                    "each value in one table only", f"{len(twice)} of its values stand in another table too: "
+                                    "leave one table out"))  # fmt: skip
+        seen |= {(*who(r), r.study, r.organ, r.time_h, r.unit): id(table) for r in table.rows}
     return tables, problems
+
+
+def _strangers(study: Study, source: ObservationSource, table: OrganTable) -> list[Problem]:
+    """Return a problem for every label and animal of a table that the study does not know."""
+    problems = [Problem(source.file, label, "a label that study.toml declares",
+                        f'add [labels."{label}"] or correct the table', field="label")
+                for label in sorted({r.label for r in table.rows} - set(study.labels))]  # fmt: skip
+    known = {s.subject for s in study.subjects}
+    if known:
+        names = {r.subject for r in table.rows} - known - {POOLED, source.subject}
+        problems += [Problem(source.file, name, "an animal of subjects.csv", f"add its row, or {nearest(name, known)}",
+                             field="subject") for name in sorted(names)]  # fmt: skip
+    return problems
+
+
+def unknown_models(study: Study) -> list[Problem]:
+    """Return a problem for every model that is not in the catalogue."""
+    return [Problem("study.toml", name, "a model of evbiodist models", nearest(name, catalogue()), field="kinetics.models")
+            for name in study.settings.kinetics.models if name not in catalogue()]  # fmt: skip
 
 
 def missing_files(study: Study) -> list[Problem]:
     """Return a problem for every scan whose files are not there; they stop nothing but themselves."""
-    return [Problem(str(study.files[1] if len(study.files) > 1 else "scans.csv"), name, "an existing file",
+    return [Problem(study.scans_table, name, "an existing file",
                     f"scan '{s.scan}' will fail: copy the file or correct the name", field=column, fatal=False)
             for s in study.scans
             for column, name in (("file", s.file), ("organs", s.organs), ("photograph", s.photograph))
-            if name and not (study.root / name).exists()]  # fmt: skip
+            if name and not is_there(study.root / name)]  # fmt: skip
 
 
 def check(study: Study) -> list[Problem]:
@@ -108,7 +137,12 @@ def check(study: Study) -> list[Problem]:
 
     What `load_study` finds it raises itself; this looks into the observation tables and for the images.
     """
-    problems = [*check_tables(study)[1], *missing_files(study)]
+    problems = [*check_tables(study)[1], *unknown_models(study), *missing_files(study)]
+    if study.settings.corrections.vessel_blood == "subtract" and not any(
+        physiology(study.species, organ, "regional_blood_fraction") for organ in ("brain", "liver", "kidney")
+    ):
+        problems.append(Problem("study.toml", study.species, "a species with published blood fractions (mouse, rat)",
+                                "vessel blood will not be subtracted", field="species", fatal=False))  # fmt: skip
     return sorted(problems, key=lambda p: not p.fatal)
 
 
@@ -137,8 +171,11 @@ def run_study(
     tell = progress or (lambda event: None)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tables, problems = check_tables(study)
+    problems += unknown_models(study)
     if problems:
         raise InputError(problems)
+    inputs = [study.root / name for s in study.scans for name in (s.file, s.organs, s.photograph) if name]
+    store.refuse_foreign(out, study.root, inputs, study.name)
     with store.hold(out), one_thread():
         (out / "provenance.json").unlink(missing_ok=True)  # it says that a run is complete
         scanned, failures, notes, hashes = _scans(study, out, workers, tell)
@@ -177,7 +214,7 @@ def analyse(
 
 def kinetics(
     observations: list[dict[str, Any]],
-    dosing: Mapping[tuple[str, str], Dosing],
+    dosing: Dosings,
     settings: Settings,
     tell: Progress,
     *,
@@ -217,7 +254,8 @@ def _scans(
                            task.label.model_dump(), task.groups, task.decay, study.name)  # fmt: skip
         records[key] = record
         held = store.read_shard(out, key)
-        if held is not None and store.shard_path(out, key, ".png").exists():
+        picture = store.shard_path(out, key, ".png")
+        if held is not None and picture.is_file() and store.sha256(picture) == held["picture"]:
             done[key] = held
         else:
             tasks[key] = task
@@ -228,14 +266,13 @@ def _scans(
         key = keys[i]
         record = records[key]
         if isinstance(outcome, ScanResult):
-            before = dict(hashes)
-            if _hash_inputs(study, record, {}) != _hash_inputs(study, record, before):
-                outcome = UnreadableImage(record.file, "it changed while it was read; run again when it is at rest")
+            outcome = _at_rest(study, record, hashes) or outcome
         if isinstance(outcome, BaseException):
             failures.append(_failure(record, outcome))
             failed += 1
         else:
-            content = {"rows": [r.model_dump() for r in outcome.rows], "notes": list(outcome.notes),
+            content = {"picture": hashlib.sha256(outcome.picture).hexdigest(),
+                       "rows": [r.model_dump() for r in outcome.rows], "warnings": list(outcome.warnings),
                        "legend": list(outcome.legend)}  # fmt: skip
             store.write_bytes(store.shard_path(out, key, ".png"), outcome.picture)
             store.write_shard(out, key, content)
@@ -245,7 +282,7 @@ def _scans(
     rows, notes = [], []
     for key in sorted(done, key=lambda k: records[k].scan):
         rows += [Observation.model_validate(r) for r in done[key]["rows"]]
-        notes += [f"{records[key].scan}: {note}" for note in done[key]["notes"] if "refused" in note or "no " in note]
+        notes += [f"{records[key].scan}: {note}" for note in done[key]["warnings"]]
     _write_index(out, done, records)
     return rows, sorted(failures, key=lambda f: f["name"]), notes, hashes
 
@@ -261,7 +298,7 @@ def _hash_inputs(study: Study, record: ScanRecord, known: dict[str, str]) -> dic
     for name in (record.file, record.organs, record.photograph):
         if name:
             path = study.root / name
-            if not path.exists():
+            if not is_there(path):
                 raise UnreadableImage(name, "there is no such file; copy it or correct scans.csv")
             if name not in known:
                 # a single image of an instrument's click depends on the folder's header too
@@ -273,8 +310,19 @@ def _hash_inputs(study: Study, record: ScanRecord, known: dict[str, str]) -> dic
     return found
 
 
+def _at_rest(study: Study, record: ScanRecord, before: dict[str, str]) -> UnreadableImage | None:
+    """Return a failure when a scan's files are no longer what they were at the start of the run."""
+    try:
+        same = _hash_inputs(study, record, {}) == _hash_inputs(study, record, before)
+    except (OSError, UnreadableImage):
+        same = False
+    return None if same else UnreadableImage(record.file, "it changed while it was read; run again when it is at rest")
+
+
 def _failure(record: ScanRecord, error: BaseException) -> dict[str, Any]:
     reason = error.reason if isinstance(error, UnreadableImage) else str(error)
+    if isinstance(error, UnreadableImage) and error.path.name not in {Path(record.file).name, record.scan}:
+        reason = f"{error.path.name}: {reason}"
     if not isinstance(error, ValueError | RuntimeError):
         reason = f"{type(error).__name__}: {reason}"
     return {"what": "scan", "name": record.scan, "subject": record.subject, "label": record.label, "file": record.file,
@@ -300,24 +348,28 @@ def correct(study: Study, scanned: Iterable[Observation], tables: Iterable[Organ
     rows = [r if r.mass_g is not None or (mass := study.mass_g(r.subject, r.organ)) is None
             else r.model_copy(update={"mass_g": mass}) for r in rows]  # fmt: skip
     rows = [r.model_copy(update={"group": s.group}) if (s := study.subject(r.subject, r.label)) else r for r in rows]
-    doses = {(s.subject, s.label): (s.dose, s.dose_unit) for s in study.subjects}
-    rows = blood_per_gram(share_of_dose(rows, doses))
+    given = dosing_of(study)
+    held = rows if settings.decay else [r for r in rows if study.labels[r.label].half_life_h is None]
+    kept = [] if settings.decay else [r for r in rows if study.labels[r.label].half_life_h is not None]
+    # an activity that was not corrected for decay is no share of the dose, so it stays in Bq
+    rows = share_of_dose(held, {k: (d.dose, d.dose_unit) for k, d in given.items()}) + kept
+    rows = blood_per_gram(rows)
     if settings.vessel_blood == "subtract":
-        perfused = {(s.subject, s.label): s.perfused for s in study.subjects}
-        for source, table in zip(study.observation_sources, tables, strict=True):
-            perfused |= {(source.subject, r.label): source.perfused for r in table.rows
-                         if study.subject(source.subject, r.label) is None}  # fmt: skip
+        perfused = {(s.group, s.subject, s.label): s.perfused for s in study.subjects}
+        for source in study.observation_sources:
+            if source.label is not None:
+                perfused.setdefault((source.group, source.subject, source.label), source.perfused)
         rows = subtract_vessel_blood(rows, study.species, perfused)
     return sorted(rows, key=lambda r: (r.group, r.label, r.subject, r.organ not in BLOOD, r.organ, r.time_h, r.unit))
 
 
-def dosing_of(study: Study) -> dict[tuple[str, str], Dosing]:
-    """Return what every animal got, by (subject, label); pooled tables by (their subject, label)."""
-    dosing = {(s.subject, s.label): Dosing(s.dose, s.dose_unit, s.route) for s in study.subjects}
+def dosing_of(study: Study) -> dict[tuple[str, str, str], Dosing]:
+    """Return what every animal got, by (group, subject, label); tables without subjects by what the study says of them."""
+    dosing = {(s.group, s.subject, s.label): Dosing(s.dose, s.dose_unit, s.route) for s in study.subjects}
     for source in study.observation_sources:
         if source.label is not None:
             given = Dosing(source.dose or math.nan, source.dose_unit or "", source.route)
-            dosing.setdefault((source.subject, source.label), given)
+            dosing.setdefault((source.group, source.subject, source.label), given)
     return dosing
 
 
@@ -369,6 +421,10 @@ def _write(study: Study, result: RunResult, hashes: dict[str, str], started: str
     if not quantify_only:
         tables |= {"parameters": (result.parameters, PARAMETER_COLUMNS), "agreement": (result.agreement, AGREEMENT_COLUMNS),
                    "consensus": (result.consensus, CONSENSUS_COLUMNS), "curves": (result.curves, CURVE_COLUMNS)}  # fmt: skip
+    for name in ("parameters", "agreement", "consensus", "curves"):
+        if name not in tables:  # what an earlier, longer run left does not belong to these observations
+            (out / f"{name}.csv").unlink(missing_ok=True)
+            (out / "report.html").unlink(missing_ok=True)
     for name, (rows, columns) in tables.items():
         store.write_bytes(out / f"{name}.csv", store.csv_bytes(rows, columns))
     store.write_bytes(out / "settings.toml", tomli_w.dumps(settings_document(study, out)).encode())

@@ -20,7 +20,7 @@ from evbiodist.study.flags import join
 from evbiodist.study.load import inside
 from evbiodist.study.model import ImagingSettings, Label, Observation, ScanRecord
 from evbiodist.study.problems import UnreadableImage
-from evbiodist.study.vocabulary import WHOLE_BODY
+from evbiodist.study.vocabulary import STANDARD, WHOLE_BODY
 
 _PICTURE_PX = 360
 _OUTLINES = ((255, 99, 71), (64, 196, 255), (255, 214, 0), (124, 252, 0), (238, 130, 238), (255, 165, 0),
@@ -42,11 +42,11 @@ class ScanTask:
 
 @dataclass(frozen=True, eq=False)
 class ScanResult:
-    """Rows of the observations table, the picture (PNG) and sentences about the scan."""
+    """Rows of the observations table, the picture (PNG) and what is odd about the scan, in sentences."""
 
     rows: tuple[Observation, ...]
     picture: bytes
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     legend: tuple[str, ...]
 
 
@@ -117,12 +117,19 @@ def process(task: ScanTask) -> ScanResult:
     """
     scan = load_scan(task.root, task.record)
     organs = find_organs(task.root, task.record, scan, task.settings)
-    animals = organs.origin.startswith("animals")
+    animals = all(name.startswith("animal_") for name in organs.organs)
+    if len(task.record.subjects) != (len(organs.organs) if animals else 1):
+        raise ValueError(f"{len(task.record.subjects)} subjects are listed, but the {organs.origin} shows "
+                         f"{len(organs.organs) if animals else 1}; for several animals name the regions animal_1, animal_2, ... "
+                         "from left to right")  # fmt: skip
+    if STANDARD in organs.organs and task.settings.standard is None:
+        raise ValueError("a dose standard is marked, but what share of the dose it holds is not said; "
+                         "give [imaging.standard] pct_of_dose")  # fmt: skip
     # animals side by side are measured whole, so blur between organs and a standard have no place there
     settings = task.settings.model_copy(update={"footprint": "roi", "standard": None}) if animals else task.settings
     signals = quantify(scan, organs, settings)
     rows = tuple(_row(task, signals, i, animals) for i in range(len(signals.organs)))
-    return ScanResult(rows, _picture(scan, organs), scan.notes, organs.organs)
+    return ScanResult(rows, _picture(scan, organs), scan.warnings, organs.organs)
 
 
 def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool) -> Observation:
@@ -131,7 +138,7 @@ def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool) -> Observ
     if animals:
         which = int(organ.rsplit("_", 1)[1]) - 1
         subject, group, organ = record.subjects[which], task.groups[which], WHOLE_BODY
-    flags = set(signals.flags[i])
+    flags = set(signals.flags[i]) | ({"systematic"} if signals.se_systematic[i] > 0 else set())
     factor = 1.0
     if task.decay and signals.unit != "pct_id" and task.label.half_life_h is not None:
         factor = decay_factor(task.label, record.time_h)  # a standard in the image decays along

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Any
 
 import filelock
 
-#: Text cells that start so become formulas when a spreadsheet opens them.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from evbiodist.study.tables import escape_cell
+
 _SHARDS = "scans"
 _LOCK = ".evbiodist.lock"
+_OURS = re.compile(r"[0-9a-f]{32}\.(json|png)")
 
 
 class FolderBusyError(RuntimeError):
@@ -76,6 +78,8 @@ def hold(folder: Path) -> Iterator[None]:
     except OSError as err:
         raise NoRoomError(f"'{folder.name}' cannot be written: {err.strerror or err}; choose another --out") from err
     try:
+        for left in [*folder.glob(".part-*"), *(folder / _SHARDS).glob(".part-*")]:  # of a run that was killed
+            left.unlink(missing_ok=True)
         (folder / f"{_LOCK}.owner").write_text(str(os.getpid()), encoding="ascii")
         yield
     finally:
@@ -88,6 +92,38 @@ def _owner(folder: Path) -> str:
     with contextlib.suppress(OSError):
         return f" (process {(folder / f'{_LOCK}.owner').read_text(encoding='ascii')})"
     return ""
+
+
+def refuse_foreign(out: Path, root: Path, inputs: Iterable[Path], study: str) -> None:
+    """Refuse a result folder in which a run would overwrite what is not its own.
+
+    Parameters
+    ----------
+    out : the result folder; root : the study's folder; inputs : the study's files; study : its name.
+
+    Raises
+    ------
+    ValueError : the study's own folder, a folder that holds inputs, other files, or another study's results.
+    """
+    out, root = out.resolve(), root.resolve()
+    if root.is_relative_to(out) or any(p.resolve().is_relative_to(out) for p in inputs):
+        raise ValueError(f"--out '{out.name}' holds the study's own files, which results would overwrite; "
+                         "choose another folder, such as results")  # fmt: skip
+    if not out.is_dir():
+        return
+    there = [p.name for p in out.iterdir() if not p.name.startswith(".")]
+    described = out / "study.json"
+    if there and not described.is_file() and set(there) - {_SHARDS, "scans.csv"}:
+        raise ValueError(
+            f"--out '{out.name}' holds other files ({', '.join(sorted(there)[:3])}); choose a new or empty folder"
+        )
+    if described.is_file():
+        try:
+            other = json.loads(described.read_text(encoding="utf-8")).get("name", study)
+        except (ValueError, AttributeError, OSError):
+            return
+        if other != study:
+            raise ValueError(f"--out '{out.name}' holds the results of another study, '{other}'; choose another folder")
 
 
 def sha256(path: Path) -> str:
@@ -137,7 +173,7 @@ def prune_shards(folder: Path, keep: Iterable[str]) -> None:
     """Remove shards that no scan of the study refers to any more."""
     wanted = set(keep)
     for path in sorted((folder / _SHARDS).glob("*")):
-        if path.stem not in wanted:
+        if path.stem not in wanted and _OURS.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
@@ -169,5 +205,4 @@ def _cell(value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         return "" if value != value else repr(float(value))
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return escape_cell(str(value))

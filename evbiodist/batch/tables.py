@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from evbiodist.batch.pipeline import check_tables, correct, dosing_of
-from evbiodist.io.organ_tables import read_organ_table
-from evbiodist.kinetics.analyse import POOLED, Dosing
+from evbiodist.io.organ_tables import OrganTable, read_organ_table
+from evbiodist.kinetics.analyse import Dosing, Dosings
 from evbiodist.study.load import load_study
-from evbiodist.study.model import OBSERVATION_COLUMNS, ObservationSource, Settings, Subject
+from evbiodist.study.model import OBSERVATION_COLUMNS, Label, ObservationSource, Settings, Study, Subject
 from evbiodist.study.problems import InputError, Problem
-from evbiodist.study.tables import read_table
+from evbiodist.study.tables import explain, read_table
 from evbiodist.study.vocabulary import ROUTES
 
 
@@ -22,7 +24,7 @@ class Entry:
     """Observations as rows of the table, what every animal got, and the settings to analyse them by."""
 
     observations: list[dict[str, Any]]
-    dosing: dict[tuple[str, str], Dosing]
+    dosing: Dosings
     settings: Settings
     notes: tuple[str, ...] = ()
 
@@ -53,29 +55,53 @@ def enter(
     """
     path = Path(path)
     if path.is_dir() and (path / "observations.csv").is_file() and not (path / "study.toml").is_file():
-        return _from_results(path)
+        return _from_results(path, Dosing(dose if dose is not None else math.nan, dose_unit, route))
     if path.is_dir() or path.suffix == ".toml":
         return _from_study(path)
     if route not in ROUTES:
         raise InputError([Problem("--route", route, "one of " + ", ".join(ROUTES), "correct it")])
-    source = ObservationSource(file=path.name, label=label, unit=unit, n=n)  # type: ignore[arg-type]
+    source = _source(path.name, label, unit, n, dose, dose_unit, route)
     table = read_organ_table(path, source)
     beside = Path(subjects) if subjects else path.with_name("subjects.csv")
-    dosing = _from_subjects(beside) if subjects or beside.is_file() else {}
+    known = _subjects(beside) if subjects or beside.is_file() else ()
     given = Dosing(dose if dose is not None else math.nan, dose_unit, route)
-    for r in table.rows:
-        dosing.setdefault((r.subject, r.label), given)
-        dosing.setdefault((POOLED, r.label), given)
-    rows = [{**r.model_dump(), "study": r.study or path.stem} for r in table.rows]
-    return Entry([{c: row[c] for c in OBSERVATION_COLUMNS} for row in rows], dosing, Settings(), table.notes)
+    if known:
+        study = _as_study(path, source, table, known)
+        rows, dosing = correct(study, [], [table]), dosing_of(study)
+    else:
+        rows, dosing = list(table.rows), {(r.group, r.subject, r.label): given for r in table.rows}
+    observations = [{**r.model_dump(), "study": r.study or path.stem} for r in rows]
+    return Entry([{c: row[c] for c in OBSERVATION_COLUMNS} for row in observations], dosing, Settings(), table.notes)
 
 
-def _from_subjects(path: Path) -> dict[tuple[str, str], Dosing]:
+def _source(
+    name: str, label: str, unit: str | None, n: int | None, dose: float | None, dose_unit: str, route: str
+) -> ObservationSource:
+    """Return what the options say of a table, or refuse them in words."""
+    try:
+        return ObservationSource(file=name, label=label, unit=unit, n=n, dose=dose, dose_unit=dose_unit or None,  # type: ignore[arg-type]
+                                 route=route)  # type: ignore[arg-type]  # fmt: skip
+    except ValidationError as err:
+        found = [explain(e) for e in err.errors()]
+        raise InputError(Problem(f"--{field.replace('_', '-')}", value, expected, remedy)
+                         for field, value, expected, remedy in found) from err  # fmt: skip
+
+
+def _subjects(path: Path) -> tuple[Subject, ...]:
     problems: list[Problem] = []
     rows = read_table(path, Subject, ("subject", "label"), problems)
     if problems:
         raise InputError(problems)
-    return {(s.subject, s.label): Dosing(s.dose, s.dose_unit, s.route) for s in rows}
+    return tuple(rows)
+
+
+def _as_study(path: Path, source: ObservationSource, table: OrganTable, subjects: tuple[Subject, ...]) -> Study:
+    """Return a table with its subjects.csv as a study, so that it is corrected like one."""
+    labels = {r.label: Label(kind="molecular", description="not described") for r in table.rows}
+    species = next((s.species for s in subjects if s.species), "mouse")
+    return Study(root=path.parent, name=path.stem, species=species, description="", source="", simulated=False, labels=labels,
+                 subjects=subjects, scans=(), masses=(), observation_sources=(source,), settings=Settings(),
+                 files=(path.name,))  # fmt: skip
 
 
 def _from_study(path: Path) -> Entry:
@@ -91,13 +117,15 @@ def _from_study(path: Path) -> Entry:
     return Entry(observations, dosing_of(study), study.settings, tuple(n for t in tables for n in t.notes))
 
 
-def _from_results(path: Path) -> Entry:
+def _from_results(path: Path, given: Dosing) -> Entry:
     """Take a result folder: its settings.toml leads back to the study with its doses, while that is there."""
+    if not (path / "provenance.json").is_file():
+        raise InputError([Problem(path.name, "an unfinished run", "a complete result folder", "run the study again")])
     table = read_organ_table(path / "observations.csv", ObservationSource(file="observations.csv"))
     rows = [{c: r.model_dump()[c] for c in OBSERVATION_COLUMNS} for r in table.rows]
     try:
         study = load_study(path / "settings.toml")
     except InputError as err:
-        note = f"the study behind {path.name} cannot be read, so doses and routes are unknown: {err.problems[0]}"
-        return Entry(rows, {}, Settings(), (note,))
+        note = f"the study behind {path.name} cannot be read, so dose and route are those of the options: {err.problems[0]}"
+        return Entry(rows, {(r.group, r.subject, r.label): given for r in table.rows}, Settings(), (note,))
     return Entry(rows, dosing_of(study), study.settings)

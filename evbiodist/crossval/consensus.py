@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from evbiodist.study.estimate import Estimate
 from evbiodist.study.flags import join
+from evbiodist.study.model import RESERVED_LABELS
 
 FloatArray = npt.NDArray[np.float64]
 Method = Literal["PM", "DL", "REML"]
@@ -27,7 +28,7 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of consensus.csv, in order."""
 
-RESERVED = ("mean", "joint", "consensus")
+RESERVED = RESERVED_LABELS
 """Words of the column `label` that are not labels."""
 
 

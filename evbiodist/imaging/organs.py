@@ -101,6 +101,9 @@ def from_label_image(labels: NDArray[Any], names: dict[str, str], shape: tuple[i
         raise ValueError(f"the label image has shape {array.shape}; expected (Y, X)")
     if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
         raise ValueError("the label image holds fractions; expected whole numbers, 0 for background")
+    if array.min() < 0 or array.max() >= 2**31:
+        raise ValueError(f"the label image holds values from {array.min()} to {array.max()}; expected 0 for background and small "
+                         "whole numbers for organs")  # fmt: skip
     ratios = {array.shape[i] / shape[i] for i in (0, 1)}
     if len(ratios) > 1 or next(iter(ratios)) % 1:
         raise ValueError(f"the label image is {array.shape}, the scan {shape}; draw it on the scan's own grid")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from evbiodist.imaging.estimator import Fit, estimate
 from evbiodist.imaging.footprints import FOOTPRINTS, guard_band
@@ -137,8 +138,10 @@ def _fit(scan: Scan, organs: OrganMap, settings: ImagingSettings) -> tuple[Fit, 
         expected = (frame - fit.residual) / scale
         cosmic = (np.abs(fit.residual) > _COSMIC_SIGMA * np.sqrt(variance)) & (organs.labels == 0) & valid
         if kind.weighting == "uniform" and cosmic.any():
-            valid &= ~cosmic
-            flags.add("cosmic")
+            valid &= ~cosmic  # stray light as well, but only lone spikes are called cosmic
+            spike = fit.residual - ndimage.median_filter(fit.residual, 5)
+            if (cosmic & (spike > _COSMIC_SIGMA * np.sqrt(variance))).any():
+                flags.add("cosmic")
     assert fit is not None  # noqa: S101  the loop runs at least twice
     limit = 1 + 4 * np.sqrt(2 / max(int(fit.used.sum()) - len(footprints) - 1, 1))
     if kind.weighting == "noise" and fit.chi2_red > limit:

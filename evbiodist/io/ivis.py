@@ -186,14 +186,16 @@ def _saturation(click: Click) -> float | None:
 
 def _side_image(path: Path, click: Click, section: Section | None) -> Scan:
     counts = _pixels(path)
-    notes, flags = [], []
+    notes: list[str] = []
+    warnings: list[str] = []
+    flags: list[str] = []
     if section is None:
         notes.append("the click's header does not mention this file")
         section = Section("not in the header", path.name, {})
     if section.name.lower().startswith("darkcharge"):
         reason = _garbage(counts, _saturation(click))
         if reason:
-            notes.append(f"not usable as a dark frame: {reason}")
+            warnings.append(f"not usable as a dark frame: {reason}")
             flags.append("no_dark")
     multiplier = section.number("Data Multiplier")
     if multiplier and multiplier != 1:
@@ -211,6 +213,7 @@ def _side_image(path: Path, click: Click, section: Section | None) -> Scan:
         camera=Camera(bias=section.number("Read Bias Level"), saturation=_saturation(click)),
         flags=tuple(flags),
         notes=tuple(notes),
+        warnings=tuple(warnings),
         header=_header(click, section),
     )
 
@@ -250,18 +253,19 @@ def _main_image(path: Path, click: Click) -> Scan:
     camera = Camera(bias=None if vendor else bias, saturation=None if vendor else _saturation(click))
     exposure = section.number("Luminescent Exposure (Seconds)")
     size = _pixel_size(section, counts.shape[1])
-    notes, flags = [*photo_notes], ["systematic"]
+    notes: list[str] = []
+    warnings, flags = [*photo_notes], ["systematic"]
     offset: Any = 0.0
     scale: Any = 1.0
     if vendor:
         notes.append("pixels are the vendor's corrected radiance (Intensity Calibration and flags say so)")
         if section.keys.get("Image Units", "").lower() == "counts":
-            notes.append("its 'Image Units: counts' contradicts the calibration flags, which are believed")
+            warnings.append("its 'Image Units: counts' contradicts the calibration flags, which are believed")
     else:
         dark, dark_note = _dark(click, section, exposure)
         offset, scale = (bias or 0.0) + dark, _radiance_per_count(path, click, section, counts.shape, exposure)
         if dark_note:
-            notes.append(dark_note)
+            warnings.append(dark_note)
             flags.append("no_dark")
         if bias is None:
             raise UnreadableImage(path, "the header gives no Read Bias Level, so counts have no zero; "
@@ -282,6 +286,7 @@ def _main_image(path: Path, click: Click) -> Scan:
         systematic_rel=_SYSTEMATIC_VENDOR if vendor else _SYSTEMATIC_RAW,
         flags=tuple(flags),
         notes=tuple(notes),
+        warnings=tuple(warnings),
         header={**_header(click, section), "calibration": "vendor" if vendor else "from raw counts"},
     )
 

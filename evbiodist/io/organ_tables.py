@@ -110,6 +110,8 @@ def read_organ_table(path: Path, source: ObservationSource | None = None) -> Org
     info = {key.strip().lower(): text.strip() for key, text in told.items()}
     unit, unit_notes, flags = _unit(path, source, comments)
     layout, columns, problems = _layout(path, header)
+    if not cells:
+        problems.append(Problem(path.name, "a header only", "rows under the header", "fill the table or leave it out"))
     if unit is None and not looked_at:
         problems.append(Problem(path.name, "", "the unit of its values", "state unit under [[tables.observations]]",
                                 field="unit"))  # fmt: skip
@@ -117,7 +119,7 @@ def read_organ_table(path: Path, source: ObservationSource | None = None) -> Org
         problems.append(Problem(path.name, "", "the label of its values", "state label under [[tables.observations]]",
                                 field="label"))  # fmt: skip
     rows: list[Observation] = []
-    seen: dict[tuple[str, str, float], int] = {}
+    seen: dict[tuple[str, str, str, str, float], int] = {}
     for number, row in zip(numbers, cells, strict=True):
         if len(row) != len(header):
             problems.append(Problem(path.name, f"{len(row)} cells", f"{len(header)}, as in the header",
@@ -133,7 +135,7 @@ def read_organ_table(path: Path, source: ObservationSource | None = None) -> Org
                     problems.append(Problem(path.name, found, expected, remedy, row=number,
                                             field=column if name in {"value", ""} else name))  # fmt: skip
                 continue
-            key = (item.subject, item.organ, item.time_h)
+            key = (item.group, item.subject, item.label, item.organ, item.time_h)
             if key in seen:
                 problems.append(Problem(path.name, f"{item.organ} at {item.time_h:g} h", "each organ and time once",
                                         f"it stands in row {seen[key]} too: remove or rename one", row=number,
@@ -158,7 +160,8 @@ def _given(source: ObservationSource, unit: str) -> dict[str, str]:
 def _canonical(path: Path, source: ObservationSource) -> OrganTable:
     problems: list[Problem] = []
     defaults = {"subject": source.subject, "group": source.group, "source": path.name}
-    rows = read_table(path, Observation, ("subject", "label", "organ", "time_h"), problems, defaults)
+    key = ("study", "group", "subject", "label", "organ", "time_h", "unit")
+    rows = read_table(path, Observation, key, problems, defaults)
     if problems:
         raise InputError(problems)
     found = sorted({r.unit for r in rows})
@@ -238,7 +241,10 @@ def _wide(path: Path, header: list[str], lowered: list[str], organ: int):  # typ
             unit, number = (first.group(1), first.group(2)) if first else (second.group(2), second.group(1))  # type: ignore[union-attr]
             role = _SPREAD.get((second.group(3) or "") if second else "", "value")
             current = _hours(number, unit)
-            groups.setdefault(current, {})[role] = i
+            if role in groups.setdefault(current, {}):
+                problems.append(Problem(path.name, header[i], "each time once", "rename or remove the second column",
+                                        field=header[i]))  # fmt: skip
+            groups[current][role] = i
             if role == "value":
                 names[current] = header[i]
         elif column in _SPREAD and current is not None:
@@ -272,13 +278,16 @@ def _name_traps(rows: list[Observation], source: ObservationSource, layout: str)
     for r in rows:
         flags = [r.flags] if r.flags else []
         se = r.se
-        if se is None and r.sd is not None and r.n is not None:
-            se = r.sd / r.n**0.5
+        sd = r.sd
+        if se is None and sd is not None and r.n is not None:
+            se = sd / r.n**0.5
+        if sd is None and se is not None and r.n is not None and r.n > 1:
+            sd = se * r.n**0.5
         if se is None:
             flags.append("n_unknown" if r.sd is not None else "no_se")
         if r.time_h in suspect and r.sd is not None:
             flags.append("sd_repeated")
-        done.append(r.model_copy(update={"se": se, "flags": join(flags)}))
+        done.append(r.model_copy(update={"se": se, "sd": sd, "flags": join(flags)}))
     return done, notes
 
 

@@ -51,7 +51,8 @@ class Scan:
     camera : noise and saturation.
     photograph : (Y, X) grey image of the same field of view, or None.
     systematic_rel : relative calibration error shared by all pixels.
-    flags : words of `evbiodist.study.flags.FLAGS`; notes : sentences for people.
+    flags : words of `evbiodist.study.flags.FLAGS`.
+    notes : sentences on where things come from; warnings : sentences on what is odd, for the report too.
     header : the instrument's own words.
 
     Raises
@@ -78,6 +79,7 @@ class Scan:
     systematic_rel: float = 0.0
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     header: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -125,7 +127,7 @@ class Scan:
         rows += [(key, value) for key, value in self.header.items() if key in _TELL]
         if self.flags:
             rows.append(("flags", ", ".join(self.flags)))
-        return rows + [("note", note) for note in self.notes]
+        return rows + [("note", note) for note in self.notes] + [("warning", text) for text in self.warnings]
 
 
 #: Header keys worth a line in `evbiodist info`.

@@ -6,6 +6,7 @@ to plausible zeros, and a page loop hangs `tifffile.imread`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def read_tiff(path: Path) -> Scan:
             if series.nbytes > _MAX_BYTES:
                 raise UnreadableImage(path, f"{series.nbytes / 2**30:.1f} GiB of pixels is over the limit of 8 GiB; "
                                             "crop it or bin it")  # fmt: skip
-            counts, axes = _plain(path, series.asarray(), series.axes)
+            colour = int(tif.pages[0].photometric) in {2, 3, 5, 6} and "S" in series.axes  # type: ignore[union-attr]
+            counts, axes = _plain(path, series.asarray(), series.axes, colour)
             size, notes = _pixel_size(tif)
             acquired = str(tif.pages[0].tags.valueof("DateTime", default="") or "")  # type: ignore[union-attr]
     except tifffile.TiffFileError as err:
@@ -85,8 +87,8 @@ def check_complete(path: Path, tif: tifffile.TiffFile) -> None:
                                         "export it again without sparse storage")  # fmt: skip
 
 
-def _plain(path: Path, array: Any, axes: str) -> tuple[Any, str]:
-    if "S" in axes:
+def _plain(path: Path, array: Any, axes: str, colour: bool) -> tuple[Any, str]:
+    if colour:
         raise UnreadableImage(path, "it is a colour picture, whose values are not measurements; "
                                     "export the grey image with counts")  # fmt: skip
     array = np.asarray(array)
@@ -94,7 +96,7 @@ def _plain(path: Path, array: Any, axes: str) -> tuple[Any, str]:
         raise UnreadableImage(path, f"pixels are of type {array.dtype}; expected integer or float counts")
     if array.dtype.kind == "f" and not np.isfinite(array).any():
         raise UnreadableImage(path, "no pixel holds a finite number")
-    return array, axes.replace("Q", "T").replace("I", "T")
+    return array, re.sub("[QIS]", "T", axes)
 
 
 def _pixel_size(tif: tifffile.TiffFile) -> tuple[tuple[float, float] | None, list[str]]:

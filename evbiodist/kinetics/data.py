@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evbiodist.study.vocabulary import BLOOD
+from evbiodist.kinetics.pooling import POOLED
+from evbiodist.study.vocabulary import BLOOD, NOT_ORGANS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,9 +96,11 @@ def prepare(observations: pd.DataFrame, organs: bool) -> FitData:
         raise ValueError(f"{matrix} comes in several units ({', '.join(sorted(blood['unit'].unique()))}); use one")
     if blood["time_h"].nunique() < 3:
         raise ValueError(f"{matrix} was measured at {blood['time_h'].nunique()} times; three or more are needed")
+    if not (blood["value"] > 0).any():
+        raise ValueError(f"{matrix} is nowhere above zero")
     parts = [("blood", blood)]
     if organs:
-        amounts = rows[(rows["unit"] == "pct_id") & ~rows["organ"].isin([*BLOOD, "whole_body"])]
+        amounts = rows[(rows["unit"] == "pct_id") & ~rows["organ"].isin(NOT_ORGANS)]
         if amounts.empty:
             raise ValueError("no organ has an amount in pct_id; give organ masses (masses.csv) or pct_id values")
         if not (blood["unit"] == "pct_id_per_g").all():
@@ -114,19 +117,18 @@ def _gather(parts: Sequence[tuple[str, pd.DataFrame]]) -> FitData:
         k: [] for k in ("which", "animal", "time", "value", "se", "sys", "count", "mean")
     }
     cvs, replicated = [], True
-    everyone = sorted({(str(s), float(t)) for _, part in parts for s, t in zip(part["subject"], part["time_h"],
-                                                                               strict=True)})  # fmt: skip
-    numbers = {animal: i for i, animal in enumerate(everyone)}
+    numbers = {who: i for i, who in enumerate(sorted({w for _, part in parts for w in _clusters(part)}))}
     for index, (_, part) in enumerate(parts):
         part = part.sort_values(["time_h", "subject"], kind="stable")
         value, time = part["value"].to_numpy(float), part["time_h"].to_numpy(float)
         sd, count = part["sd"].to_numpy(float), np.nan_to_num(part["n"].to_numpy(float), nan=1.0)
-        se = np.where(np.isfinite(sd), 0.0, np.nan_to_num(part["se"].to_numpy(float)))
+        # a mean's own se repeats its sd; the spread between animals then carries it
+        se = np.where(np.isfinite(sd) & (count > 1), 0.0, np.nan_to_num(part["se"].to_numpy(float)))
         mean = np.array([np.average(value[time == t], weights=count[time == t]) for t in time])
         cv = _pooled_cv(time, value, mean, sd, count, se)
         replicated &= cv is not None
         cvs.append(_UNREPEATED_CV if cv is None else cv)
-        animal = np.array([numbers[str(s), t] for s, t in zip(part["subject"], time, strict=True)], dtype=float)
+        animal = np.array([numbers[who] for who in _clusters(part)], dtype=float)
         found = {"which": np.full(len(value), float(index)), "animal": animal, "time": time, "value": value, "se": se,
                  "sys": np.nan_to_num(part["se_systematic"].to_numpy(float)), "count": count, "mean": mean}  # fmt: skip
         for key, array in found.items():
@@ -146,6 +148,12 @@ def _gather(parts: Sequence[tuple[str, pd.DataFrame]]) -> FitData:
         mean=joined["mean"],
         unit=tuple(str(part["unit"].iloc[0]) for _, part in parts),
     )
+
+
+def _clusters(part: pd.DataFrame) -> list[tuple[str, float]]:
+    """Return who each row comes from: an animal over all its times, or a published mean at its one time."""
+    mean = (part["subject"] == POOLED) | (part["n"] > 1)
+    return [(str(s), float(t) if m else -1.0) for s, t, m in zip(part["subject"], part["time_h"], mean, strict=True)]
 
 
 def _pooled_cv(

@@ -18,7 +18,7 @@ from evbiodist.kinetics.catalogue import build, needs_organs
 from evbiodist.kinetics.data import FitData, prepare
 from evbiodist.kinetics.graph import RateGraph
 from evbiodist.kinetics.start import start_values
-from evbiodist.study.estimate import Estimate
+from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.units import derive
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ FloatArray = NDArray[np.float64]
 _LN_BOUND = 12.0
 _AT_BOUND = 0.05
 _STARTS = 12
+_MOST_CALLS = 300
 _BEST = 3
 _SEED = 20150601
 #: Derived quantities that rest on the curve beyond the last sample, and how much of the area may lie there.
-_TO_INFINITY = ("half_life", "auc_inf", "mrt_inf", "vss", "cl")
+_TO_INFINITY = ("auc_inf", "mrt_inf", "vss", "cl", "v2", "q")
 _MAX_EXTRAP_PCT = 20.0
 
 
@@ -45,7 +46,8 @@ class FitResult:
     theta : (p,) parameters; covariance : (p, p) of their logarithms, shared errors included.
     result : lmfit's MinimizerResult on logarithms; params : lmfit Parameters on the natural scale.
     estimates : parameters and derived quantities with intervals and flags.
-    chi2_red, aicc, df : goodness of fit and degrees of freedom.
+    chi2_red, aicc : goodness of fit; df : degrees of freedom of the intervals, fewer where rows of one animal are
+        alike.
     """
 
     model: str
@@ -61,12 +63,34 @@ class FitResult:
     estimates: tuple[Estimate, ...]
     chi2_red: float
     aicc: float
-    df: int
+    df: float
     _minimizer: Any
 
     def __getitem__(self, name: str) -> Estimate:
         """Return one estimate by name."""
         return next(e for e in self.estimates if e.name == name)
+
+    def organ_of(self, name: str) -> str:
+        """Return which matrix a parameter or derived quantity speaks of."""
+        hits = [
+            o for o in self.data.seen[1:] if name.endswith(f"_{o}") or name.startswith((f"{o}_uptake", f"{o}_peak"))
+        ]
+        return max(hits, key=len, default="blood")
+
+    def organ_amounts(self, last_h: float) -> dict[str, Estimate]:
+        """Return net uptake by a time and highest amount until then, of every organ, by name.
+
+        Parameters
+        ----------
+        last_h : hours since the dose; labels are compared at the last time that all of them have.
+        """
+        reach = student(self.level, self.df)
+        found = {}
+        for name, _, function in organ_quantities(self.graph, self.data, self.dose, self.dose_unit, last_h):
+            found[name] = _derived_estimate(
+                name, function, self.theta, self.covariance, reach, self.dose_unit, self.data, set()
+            )
+        return found
 
     def predict(self, time_h: FloatArray) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
         """Return the curve and its pointwise interval for everything observed.
@@ -81,7 +105,7 @@ class FitResult:
         """
         y, dy = self.graph.predict(self.theta, time_h, self.dose, derivatives=True)
         variance = np.einsum("pto,pq,qto->to", dy, self.covariance, dy)
-        reach = _quantile(self.level, self.df) * np.sqrt(np.maximum(variance, 0.0)) / np.maximum(y, 1e-300)
+        reach = student(self.level, self.df) * np.sqrt(np.maximum(variance, 0.0)) / np.maximum(y, 1e-300)
         reach = np.minimum(reach, 50.0)
         return {name: (y[:, i], y[:, i] * np.exp(-reach[:, i]), y[:, i] * np.exp(reach[:, i]))
                 for i, name in enumerate(self.graph.seen)}  # fmt: skip
@@ -199,7 +223,9 @@ def _minimise(
         return np.asarray((model(theta(p), True)[1] / sigma).T[:, free])
 
     minimizer = lmfit.Minimizer(residual, params, calc_covar=False)
-    return minimizer, minimizer.minimize(method="leastsq", Dfun=jacobian, col_deriv=0, xtol=1e-10, ftol=1e-10)
+    return minimizer, minimizer.minimize(
+        method="leastsq", Dfun=jacobian, col_deriv=0, xtol=1e-10, ftol=1e-10, max_nfev=_MOST_CALLS
+    )
 
 
 def _conclude(
@@ -221,6 +247,8 @@ def _conclude(
     sums = np.stack([np.bincount(data.animal, weights=column) for column in (J * own[:, None]).T], axis=1)
     meat = (1 - alike) * (J.T * own**2) @ J + alike * (sums.T @ sums)
     free = scale * (inverse @ meat @ inverse)
+    animals = int(data.animal.max())  # clusters less one
+    reach_df = 1 / ((1 - alike) ** 2 / df + alike**2 / animals) if animals else float(df)
     for i in range(len(data.seen)):  # an error shared by all rows of an organ shifts the estimate as a whole
         shift = inverse @ J.T @ np.where(data.which == i, data.systematic / sigma, 0.0)
         free = free + np.outer(shift, shift)
@@ -229,13 +257,13 @@ def _conclude(
     k, n = len(theta) + 1, data.value.size
     log_likelihood = -0.5 * float(np.sum(((data.value - y) / sigma) ** 2 + np.log(2 * np.pi * sigma**2)))
     aicc = 2 * k - 2 * log_likelihood + (2 * k * (k + 1) / (n - k - 1) if n > k + 1 else np.inf)
-    estimates = _estimates(graph, data, theta, covariance, bound, df, dose, dose_unit, level)
+    estimates = _estimates(graph, data, theta, covariance, bound, reach_df, dose, dose_unit, level)
     params = lmfit.Parameters()
     for name, value, se in zip(graph.names, theta, np.sqrt(np.diag(covariance)), strict=True):
         params.add(name, value=float(value), min=0.0)
         params[name].stderr = float(value * se)
     return FitResult(graph.name, graph, data, dose, dose_unit, level, theta, covariance, result, params, estimates,
-                     chi2_red, float(aicc), df, minimizer)  # fmt: skip
+                     chi2_red, float(aicc), reach_df, minimizer)  # fmt: skip
 
 
 def _likeness(residual: FloatArray, animal: NDArray[np.int64]) -> float:
@@ -248,44 +276,52 @@ def _likeness(residual: FloatArray, animal: NDArray[np.int64]) -> float:
     return float(np.clip(np.sum(sums**2 - squares) / pairs, 0.0, 1.0)) if pairs else 0.0
 
 
-def _quantile(level: float, df: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, 0.5 + level / 2))
-
-
 def _estimates(
-    graph: RateGraph, data: FitData, theta: FloatArray, covariance: FloatArray, bound: NDArray[np.bool_], df: int,
+    graph: RateGraph, data: FitData, theta: FloatArray, covariance: FloatArray, bound: NDArray[np.bool_], df: float,
     dose: float, dose_unit: str, level: float,
 ) -> tuple[Estimate, ...]:  # fmt: skip
     spread = np.sqrt(np.diag(covariance))
     safe = np.where(spread > 0, spread, 1.0)
     correlation = np.abs(covariance / np.outer(safe, safe)) - np.eye(len(theta))
-    reach = _quantile(level, df)
+    reach = student(level, df)
+    too_far = _too_far(graph, theta, float(data.time_h[data.which == 0].max()), dose)
     rows = []
     for i, p in enumerate(graph.parameters):
         flags = {"at_bound"} if bound[i] else set()
         flags |= {"correlated"} if correlation[i].max(initial=0.0) >= 0.8 else set()
+        flags |= {"extrapolated"} if p.name in too_far else set()
         unit = derive(p.dimension, data.unit[0], dose_unit)
         rows.append(_positive(p.name, theta[i] * unit.factor, spread[i], reach, unit.unit, data, flags,
                               "at its bound: the data do not carry it" if bound[i] else ""))  # fmt: skip
-    beyond = 100 * _share_beyond(graph, theta, float(data.time_h.max()), dose)
     for name, dimension, function in derived(graph, data, dose, dose_unit):
-        value = function(theta)
-        flags = {"extrapolated"} if name in _TO_INFINITY and beyond > _MAX_EXTRAP_PCT else set()
-        gradient = _log_gradient(function, theta)
-        relative = float(np.sqrt(max(float(gradient @ covariance @ gradient), 0.0))) / value if value > 0 else np.nan
         unit = derive(dimension, data.unit[0], dose_unit)
-        unit_name = "pct_id" if name.endswith("_pct_id") else unit.unit
-        rows.append(_positive(name, value * unit.factor, relative, reach, unit_name, data, flags, ""))
+        shown = dose_unit if name.endswith(f"_{dose_unit}") else unit.unit
+        flags = {"extrapolated"} if name in too_far else set()
+        rows.append(_derived_estimate(name, function, theta, covariance, reach, shown, data, flags, unit.factor))
     return tuple(rows)
 
 
-def _share_beyond(graph: RateGraph, theta: FloatArray, last_h: float, dose: float) -> float:
-    """Return the share of the area under the blood curve that lies beyond the last sample."""
+def _derived_estimate(
+    name: str, function: Callable[[FloatArray], float], theta: FloatArray, covariance: FloatArray, reach: float, unit: str,
+    data: FitData, flags: set[str], factor: float = 1.0,
+) -> Estimate:  # fmt: skip
+    value, gradient = function(theta), _log_gradient(function, theta)
+    relative = float(np.sqrt(max(float(gradient @ covariance @ gradient), 0.0))) / value if value > 0 else np.nan
+    return _positive(name, value * factor, relative, reach, unit, data, flags, "")
+
+
+def _too_far(graph: RateGraph, theta: FloatArray, last_h: float, dose: float) -> set[str]:
+    """Return which quantities rest on the curve beyond the last blood sample.
+
+    The area and what follows from it: when more than 20 % of it lies beyond. The terminal half-life: when it is
+    longer than half of the time that was sampled.
+    """
     seen, K = graph.sight(theta)[0], graph.matrix(theta)
     rest = graph.amounts(theta, np.array([last_h]), dose)[0]
-    return float((seen @ np.linalg.solve(K, rest)) / (seen @ np.linalg.solve(K, graph.start(dose))))
+    beyond = float((seen @ np.linalg.solve(K, rest)) / (seen @ np.linalg.solve(K, graph.start(dose))))
+    slowest = float(np.min(np.abs(np.real(np.linalg.eigvals(K)))))
+    found = set(_TO_INFINITY) if 100 * beyond > _MAX_EXTRAP_PCT else set()
+    return found | ({"half_life"} if np.log(2) > 0.5 * last_h * slowest else set())
 
 
 def _positive(
@@ -345,11 +381,18 @@ def derived(
     ]
     if "cl" not in graph.names:
         found.append(("cl", "dose/value/time", lambda th: dose / area(th)))
+    return found + organ_quantities(graph, data, dose, dose_unit, float(data.time_h.max()))
+
+
+def organ_quantities(
+    graph: RateGraph, data: FitData, dose: float, dose_unit: str, last_h: float
+) -> list[tuple[str, str, Callable[[FloatArray], float]]]:
+    """Return every organ's net uptake by a time and highest amount until then, as `derived` does."""
+    found: list[tuple[str, str, Callable[[FloatArray], float]]] = []
     first = float(data.time_h[data.time_h > 0].min())
-    last = float(data.time_h.max())
-    grid = np.concatenate([[0.0], np.geomspace(first / 20, last, 400)])
+    grid = np.concatenate([[0.0], np.geomspace(first / 20, last_h, 400)])
     for organ in data.seen[1:]:
-        found.append((f"{organ}_uptake_{dose_unit}", "1", partial(_highest, graph, organ, np.array([last]), dose)))
+        found.append((f"{organ}_uptake_{dose_unit}", "1", partial(_highest, graph, organ, np.array([last_h]), dose)))
         found.append((f"{organ}_peak_{dose_unit}", "1", partial(_highest, graph, organ, grid, dose)))
     return found
 

@@ -117,7 +117,8 @@ def _one_label(
             true, seen = _one_animal(kinetics, label, time, masses, fractions, perfused, design, rng)
             for organ in (*ORGANS, "blood"):
                 tables["truth"].append({"kind": "observation", "name": name, "label": label.name, "organ": organ,
-                                        "time_h": time, "vesicle": true[organ][0], "reading": true[organ][1]})  # fmt: skip
+                                        "time_h": time, "vesicle": _digits(true[organ][0]),
+                                        "reading": _digits(true[organ][1])})  # fmt: skip
             if label.counts_per_pct is None:
                 _count(name, label, time, seen, masses, rng, tables["gamma"])
             else:
@@ -161,8 +162,13 @@ def _one_animal(
     return true, bench
 
 
+def _digits(value: float) -> float:
+    return float(f"{value:.8g}")
+
+
 def _at(curves: dict[str, np.ndarray[Any, Any]]) -> dict[str, float]:
-    return {name: float(curve[0]) for name, curve in curves.items()}
+    # ten digits: what a library does to the last ones must not change the files
+    return {name: float(f"{curve[0]:.10g}") for name, curve in curves.items()}
 
 
 def _mean_one(rng: np.random.Generator, cv: float) -> float:
@@ -218,8 +224,8 @@ def _follow(
         vesicle = _at(kinetics.amounts(np.array([time])))
         for organ in ORGANS:
             tables["truth"].append({"kind": "observation", "name": name, "label": label.name, "organ": organ,
-                                    "time_h": time, "vesicle": vesicle[organ] * own[organ],
-                                    "reading": reading[organ]})  # fmt: skip
+                                    "time_h": time, "vesicle": _digits(vesicle[organ] * own[organ]),
+                                    "reading": _digits(reading[organ])})  # fmt: skip
 
 
 def _expose(
@@ -267,10 +273,10 @@ def _parameter_truth(kinetics: Kinetics, design: Design, table: list[dict[str, A
         for organ in ORGANS:
             for quantity, take in (("uptake", lambda y: y[-1]), ("peak", np.max)):
                 table.append({"kind": "parameter", "name": f"{organ}_{quantity}_pct_id", "label": label.name,
-                              "organ": organ, "time_h": last, "vesicle": float(take(vesicle[organ])),
-                              "reading": float(take(reading[organ]))})  # fmt: skip
+                              "organ": organ, "time_h": last, "vesicle": _digits(float(take(vesicle[organ]))),
+                              "reading": _digits(float(take(reading[organ])))})  # fmt: skip
     for name, value in zip(kinetics.graph.names, kinetics.vesicle, strict=True):
-        table.append({"kind": "rate", "name": name, "label": "", "organ": "", "time_h": "", "vesicle": float(value),
+        table.append({"kind": "rate", "name": name, "label": "", "organ": "", "time_h": "", "vesicle": _digits(float(value)),
                       "reading": ""})  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evbiodist.study.problems import InputError, Problem
+from evbiodist.study.tables import plain_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,11 +48,24 @@ def read_results(path: str | Path) -> ResultFolder:
     tables = {}
     for name in _TABLES:
         file = path / f"{name}.csv"
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False) if file.is_file() else pd.DataFrame()
-        for column in frame.columns:
-            if column not in _TEXT:
-                frame[column] = pd.to_numeric(frame[column].where(frame[column] != ""))
-            else:  # a leading apostrophe keeps spreadsheets from running text as a formula
-                frame[column] = frame[column].str.replace(r"^'(?=[=+\-@\t\r])", "", regex=True)
+        try:
+            frame = pd.read_csv(file, dtype=str, keep_default_na=False) if file.is_file() else pd.DataFrame()
+            for column in frame.columns:
+                if column not in _TEXT:
+                    frame[column] = pd.to_numeric(frame[column].where(frame[column] != ""))
+                else:
+                    frame[column] = frame[column].map(plain_cell)
+        except ValueError as err:
+            raise InputError([_damaged(file, err)]) from err
         tables[name] = frame
-    return ResultFolder(path, tables, json.loads((path / "study.json").read_text(encoding="utf-8")))
+    try:
+        study = json.loads((path / "study.json").read_text(encoding="utf-8"))
+        settings = study["settings"]
+        settings["crossval"]["organ"], settings["kinetics"]["level"], study["name"]
+    except (ValueError, KeyError, TypeError) as err:
+        raise InputError([_damaged(path / "study.json", err)]) from err
+    return ResultFolder(path, tables, study)
+
+
+def _damaged(file: Path, err: Exception) -> Problem:
+    return Problem(file.name, f"{type(err).__name__}: {err}", "the file as a run wrote it", "run the study again")

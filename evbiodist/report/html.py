@@ -14,7 +14,7 @@ from evbiodist.crossval.compare import ALL_ORGANS
 from evbiodist.report.figures import UNITS, colours, forest, means, organ_curve
 from evbiodist.report.folder import ResultFolder, read_results
 from evbiodist.study.flags import FLAGS, split
-from evbiodist.study.vocabulary import BLOOD
+from evbiodist.study.vocabulary import BLOOD, NOT_ORGANS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,10 +120,11 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _answer(results: ResultFolder) -> list[str]:
     """Return the answer in sentences: where it went, the headline organ, and whether the labels agree."""
     sentences = []
+    level = 100 * results.study["settings"]["kinetics"]["level"]
     consensus, organ = results["consensus"], results.study["settings"]["crossval"]["organ"]
     peaks = _peaks(results)
     if peaks:
-        sentences.append("Most of the signal went to " + peaks + ".")
+        sentences.append(peaks)
     if len(consensus):
         for group in sorted(consensus["group"].unique()):
             rows = consensus[(consensus["group"] == group) & (consensus["quantity"] == f"{organ}_uptake_pct_id")]
@@ -132,17 +133,19 @@ def _answer(results: ResultFolder) -> list[str]:
                 r = row.iloc[0]
                 k = int((rows["weight"] > 0).sum())
                 sentences.append(f"By the last time {interval(r['estimate'], r['ci_low'], r['ci_high'])} % of the dose was in "
-                                 f"the {organ} ({group}, consensus of {k} label{'s' * (k != 1)}, 95 % interval).")  # fmt: skip
+                                 f"the {organ} ({group}, consensus of {k} label{'s' * (k != 1)}, {level:g} % interval).")  # fmt: skip
                 sentences += _do_labels_agree(rows, r)
     return sentences or ["The observations carry no comparison of labels; see the parameters below."]
 
 
 def _do_labels_agree(rows: pd.DataFrame, consensus: pd.Series) -> list[str]:
-    single = rows[~rows["label"].isin(["mean", "consensus"]) & rows["estimate"].notna()]
+    single = rows[rows["weight"] > 0]
     if len(single) < 2 or math.isnan(consensus["i2"]):
         return []
     if "heterogeneous" not in split(consensus["flags"]):
-        return [f"The {len(single)} labels agree within their errors (I² {consensus['i2']:.0f} %)."]
+        return [
+            f"No disagreement of the {len(single)} labels beyond their errors was detected (I² {consensus['i2']:.0f} %)."
+        ]
     middle = float(single["estimate"].median())
     far = single.assign(ratio=single["estimate"] / middle)
     worst = far.iloc[int(far["ratio"].clip(lower=1e-9).map(math.log).abs().to_numpy().argmax())]
@@ -152,16 +155,19 @@ def _do_labels_agree(rows: pd.DataFrame, consensus: pd.Series) -> list[str]:
 
 
 def _peaks(results: ResultFolder) -> str:
-    """Return the three organs with the highest mean amount, over labels."""
+    """Return a sentence on the three organs with the highest mean amount (or concentration), over labels."""
     seen = results["observations"]
-    amounts = seen[seen["unit"].isin(["pct_id", "pct_id_per_g"]) & ~seen["organ"].isin([*BLOOD, "body", "whole_body"])]
-    if amounts.empty:
-        return ""
-    unit = "pct_id" if (amounts["unit"] == "pct_id").any() else "pct_id_per_g"
-    chosen = amounts[amounts["unit"] == unit]
-    table = chosen.groupby(["organ", "label", "group", "time_h"])["value"].mean().groupby(["organ", "label"]).max()
-    top = table.groupby("organ").median().sort_values(ascending=False).head(3)
-    return ", ".join(f"{organ} (peak {number(value)} {UNITS[unit]})" for organ, value in top.items())
+    organs = seen[~seen["organ"].isin(NOT_ORGANS)]
+    for unit, what in (("pct_id", "amounts"), ("pct_id_per_g", "concentrations")):
+        chosen = organs[organs["unit"] == unit]
+        if len(chosen):
+            table = (
+                chosen.groupby(["organ", "label", "group", "time_h"])["value"].mean().groupby(["organ", "label"]).max()
+            )
+            top = table.groupby("organ").median().sort_values(ascending=False).head(3)
+            named = ", ".join(f"{organ} ({number(value)} {UNITS[unit]} at its peak)" for organ, value in top.items())
+            return f"The highest {what} were in {named}."
+    return ""
 
 
 def _forests(results: ResultFolder, palette: dict[str, str]) -> list[dict[str, Any]]:
@@ -188,7 +194,7 @@ def _organ_curves(results: ResultFolder, palette: dict[str, str]) -> list[dict[s
     observations, curves = results["observations"], results["curves"]
     if observations.empty:
         return []
-    points = means(observations)
+    points = means(observations, results.study["settings"]["kinetics"]["level"])
     found = []
     for (group, organ, unit), here in points.groupby(["group", "organ", "unit"], sort=True):
         if here["time_h"].nunique() < 2:
@@ -209,10 +215,16 @@ def _nca_tables(results: ResultFolder) -> list[dict[str, Any]]:
     table = results["parameters"]
     if table.empty:
         return []
+    import pandas as pd
+
     nca = table[table["model"] == "nca"]
     nca = nca[(nca["subject"] == "pooled") | ~nca.duplicated(["group", "label", "organ", "parameter"], keep=False)]
     found = []
-    for (group, organ), here in nca.groupby(["group", "organ"], sort=True):
+    units = nca[nca["parameter"] == "cmax"].set_index(["subject", "group", "label", "organ"])["unit"]
+    kind = [units.get(k) if not isinstance(units.get(k), pd.Series) else None for k in
+            zip(nca["subject"], nca["group"], nca["label"], nca["organ"], strict=True)]  # fmt: skip
+    nca = nca.assign(kind=[k or "" for k in kind])
+    for (group, organ, kind_of), here in nca.groupby(["group", "organ", "kind"], sort=True):
         wanted = _BLOOD_ROWS if organ in BLOOD else _ORGAN_ROWS
         labels = sorted(here["label"].unique())
         rows = []
@@ -221,7 +233,10 @@ def _nca_tables(results: ResultFolder) -> list[dict[str, Any]]:
             if any(c["text"] for c in cells):
                 unit = next((u for u in here.loc[here["parameter"] == name, "unit"] if u), "")
                 rows.append({"name": name, "unit": unit, "cells": cells})
-        found.append({"group": group, "organ": organ, "labels": labels, "rows": rows, "blood": organ in BLOOD})
+        if rows:
+            title = f"{organ}, {UNITS.get(str(kind_of), kind_of)} ({group})" if kind_of else f"{organ} ({group})"
+            found.append({"title": title, "group": group, "organ": organ, "labels": labels, "rows": rows,
+                          "blood": organ in BLOOD})  # fmt: skip
     return sorted(found, key=lambda t: (t["group"], not t["blood"], t["organ"]))
 
 

@@ -13,7 +13,7 @@ from evbiodist.study import units
 from evbiodist.study.constants import physiology
 from evbiodist.study.flags import join, split
 from evbiodist.study.model import Label, Observation
-from evbiodist.study.vocabulary import BLOOD, WHOLE_BODY
+from evbiodist.study.vocabulary import BLOOD, NOT_ORGANS
 
 #: g blood per mL blood over g tissue per mL tissue; ICRP 89: blood 1.06, soft tissue 1.04-1.06.
 _DENSITY_RATIO = 1.06 / 1.05
@@ -47,23 +47,30 @@ def correct_decay(rows: Iterable[Observation], labels: Mapping[str, Label]) -> l
     return done
 
 
-def share_of_dose(rows: Iterable[Observation], doses: Mapping[tuple[str, str], tuple[float, str]]) -> list[Observation]:
+def who(row: Observation) -> tuple[str, str, str]:
+    """Return what names an animal with a label, or a pool: (group, subject, label)."""
+    return row.group, row.subject, row.label
+
+
+def share_of_dose(
+    rows: Iterable[Observation], doses: Mapping[tuple[str, str, str], tuple[float, str]]
+) -> list[Observation]:
     """Turn activities in Bq into % of the injected dose where the dose is known as an activity.
 
     Parameters
     ----------
     rows : decay corrected; rows in other units pass unchanged.
-    doses : (dose, unit) by (subject, label).
+    doses : (dose, unit) by (group, subject, label).
 
     Examples
     --------
     >>> row = Observation(subject="a", label="x", organ="liver", time_h=1, value=5e5, unit="bq")
-    >>> [(r.value, r.unit) for r in share_of_dose([row], {("a", "x"): (1.0, "MBq")})]
+    >>> [(r.value, r.unit) for r in share_of_dose([row], {("all", "a", "x"): (1.0, "MBq")})]
     [(50.0, 'pct_id')]
     """
     done = []
     for r in rows:
-        dose, unit = doses.get((r.subject, r.label), (0.0, ""))
+        dose, unit = doses.get(who(r), (0.0, ""))
         factor = units.activity_bq(dose, unit) if r.unit == "bq" and unit else None
         if not factor:
             done.append(r)
@@ -94,7 +101,7 @@ def blood_per_gram(rows: Iterable[Observation]) -> list[Observation]:
 
 
 def subtract_vessel_blood(
-    rows: Iterable[Observation], species: str, perfused: Mapping[tuple[str, str], bool]
+    rows: Iterable[Observation], species: str, perfused: Mapping[tuple[str, str, str], bool]
 ) -> list[Observation]:
     """Subtract the blood in the vessels of organs that were not perfused.
 
@@ -102,7 +109,7 @@ def subtract_vessel_blood(
     ----------
     rows : observations in `pct_id` or `pct_id_per_g`; others pass unchanged.
     species : for the regional blood fraction of each organ (package data, with its published range).
-    perfused : by (subject, label); animals not named count as not perfused.
+    perfused : by (group, subject, label); animals not named count as not perfused.
 
     Returns
     -------
@@ -124,16 +131,16 @@ def subtract_vessel_blood(
     (0.2933, 0.7067)
     """
     rows = list(rows)
-    blood = {(r.subject, r.label, r.time_h): r for r in rows
+    blood = {(*who(r), r.study, r.time_h): r for r in rows
              if r.organ == "blood" and r.unit == "pct_id_per_g" and r.value is not None}  # fmt: skip
     done = []
     for r in rows:
-        tissue = r.organ not in {*BLOOD, "urine", "faeces", "body", WHOLE_BODY}
+        tissue = r.organ not in NOT_ORGANS
         relative = r.unit in {"pct_id", "pct_id_per_g"} and r.value is not None
-        if not tissue or not relative or perfused.get((r.subject, r.label), False) or "blood_subtracted" in r.flags:
+        if not tissue or not relative or perfused.get(who(r), False) or "blood_subtracted" in r.flags:
             done.append(r)
             continue
-        done.append(_less_blood(r, blood.get((r.subject, r.label, r.time_h)), species))
+        done.append(_less_blood(r, blood.get((*who(r), r.study, r.time_h)), species))
     return done
 
 
@@ -148,6 +155,7 @@ def _less_blood(r: Observation, blood: Observation | None, species: str) -> Obse
     own = share * fraction.middle * (blood.se or 0.0)
     known = {"se": math.hypot(r.se, own)} if r.se is not None else {}
     flags = {*split(r.flags), "blood_subtracted"} | ({"negative"} if value < 0 else set())
+    flags |= {"no_range"} if fraction.se == 0 else {"systematic"}
     systematic = math.hypot(r.se_systematic or 0.0, share * fraction.se * blood.value)
     return r.model_copy(update={"value": value, "vessel_blood": amount, "se_systematic": systematic,
                                 "flags": join(flags), **known})  # fmt: skip

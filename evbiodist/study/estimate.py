@@ -6,6 +6,19 @@ import math
 from dataclasses import dataclass
 
 
+def student(level: float, df: float) -> float:
+    """Return how many standard errors a two-sided interval reaches (Student's t; normal for infinite df).
+
+    Examples
+    --------
+    >>> round(student(0.95, 2), 4), round(student(0.95, math.inf), 4)
+    (4.3027, 1.96)
+    """
+    from scipy.special import ndtri, stdtrit
+
+    return float(ndtri(0.5 + level / 2) if math.isinf(df) else stdtrit(df, 0.5 + level / 2))
+
+
 @dataclass(frozen=True)
 class Estimate:
     """One result with everything a reader needs to trust or doubt it.

@@ -84,6 +84,11 @@ FLAGS: dict[str, Flag] = {
             "the animal was not perfused and vessel blood could not be subtracted",
             "measure blood at the same time, or perfuse",
         ),
+        Flag(
+            "no_range",
+            "the blood fraction comes without a range, so its error is not carried",
+            "look for a second source",
+        ),
         Flag("decay_corrected", "corrected for physical decay to the time of injection", "none needed"),
         # parameters
         Flag(
@@ -103,9 +108,6 @@ FLAGS: dict[str, Flag] = {
             "at_bound",
             "the estimate lies at a bound, so its interval is not to be trusted",
             "the data do not carry this parameter",
-        ),
-        Flag(
-            "impossible_flow", "faster than the organ's blood flow allows", "suspect binding, lung trapping or mixing"
         ),
         Flag("few", "based on fewer than three values", "more animals or times"),
         Flag(

@@ -44,7 +44,7 @@ def load_study(path: str | Path) -> Study:
     if "study_file" in text:
         overrides = {k: v for k, v in text.items() if k != "study_file"}
         settings_name, path = path.name, (path.parent / str(text["study_file"])).resolve()
-        text = _read_toml(path)
+        text = _read_toml(path, f" (study_file of {settings_name} leads to it: keep results and study where they were)")
         _unknown_keys(overrides, Settings, settings_name, "", problems)
     _unknown_keys(text, StudyFile, path.name, "", problems)
     if problems:
@@ -58,13 +58,13 @@ def load_study(path: str | Path) -> Study:
     return _read_tables(study, path, problems)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path, asked: str = "") -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as err:
-        problem = Problem(path.name, err.strerror or "", "a study file", "write one or correct the path")
+        problem = Problem(path.name, err.strerror or "", "a study file", f"write one or correct the path{asked}")
         raise InputError([problem]) from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except (ValueError, RecursionError) as err:
         raise InputError([Problem(path.name, str(err), "TOML in UTF-8", "correct that line")]) from err
 
 
@@ -105,8 +105,19 @@ def _inner(annotation: Any) -> Any:
 
 def inside(root: Path, name: str) -> Path | None:
     """Return a study's file, or None when the name leads outside the study's folder."""
-    candidate = (root / name).resolve()
-    return candidate if candidate.is_relative_to(root.resolve()) else None
+    try:
+        candidate = (root / name).resolve()
+        return candidate if candidate.is_relative_to(root.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or no name a file can have
+        return None
+
+
+def is_there(path: Path) -> bool:
+    """Whether a regular file or a folder lies at a path, whatever the name."""
+    try:
+        return path.is_file() or path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _read_tables(file: StudyFile, path: Path, problems: list[Problem]) -> Study:
@@ -135,6 +146,7 @@ def _read_tables(file: StudyFile, path: Path, problems: list[Problem]) -> Study:
         observation_sources=tables.observations,
         settings=Settings(**{name: getattr(file, name) for name in _SETTINGS}),
         files=(path.name, *(n for n in names.values() if n), *(s.file for s in tables.observations)),
+        scans_table=tables.scans or "scans.csv",
     )
 
 
@@ -143,7 +155,7 @@ def _table_path(root: Path, key: str, name: str, study: str, problems: list[Prob
     if path is None:
         problems.append(Problem(study, name, "a path inside the study's folder", "move the file into the study",
                                 field=f"tables.{key}"))  # fmt: skip
-    elif not path.is_file():
+    elif not (is_there(path) and path.is_file()):
         problems.append(Problem(study, name, "an existing file", "correct the name or leave the key out",
                                 field=f"tables.{key}"))  # fmt: skip
         return None
@@ -174,7 +186,8 @@ def _cross_check(
         if source.label is not None and source.label not in file.labels:
             problems.append(Problem("study.toml", source.label, "a label declared under [labels]",
                                     nearest(source.label, file.labels), field="tables.observations"))  # fmt: skip
-    if not subjects and not scans:
+    unread = {tables.subjects, tables.scans} & {p.file for p in problems if p.fatal}
+    if unread or not (subjects or scans):  # what follows would only repeat what those tables said
         return
     known = {(s.subject, s.label) for s in subjects}
     names = {s.subject for s in subjects}

@@ -31,16 +31,27 @@ def _yes_no(text: object) -> object:
 
 
 YesNo = Annotated[bool, BeforeValidator(_yes_no)]
-Organ = Annotated[str, BeforeValidator(lambda text: organ_name(str(text)))]
 
 
-def _known_unit(text: str) -> str:
-    units.parse(text)
+def _known_unit(text: object) -> str:
+    if not isinstance(text, str):
+        raise ValueError("a unit as text, such as bq or particles")
+    units.check(text)
     return text
+
+
+def _organ(text: object) -> str:
+    name = organ_name(text) if isinstance(text, str) else ""
+    if not name:
+        raise ValueError("the name of an organ")
+    return name
 
 
 Unit = Annotated[str, BeforeValidator(_known_unit)]
 ValueUnit = Literal["pct_id", "pct_id_per_g", "pct_recovered", "p_per_s", "bq", "particles", "au"]
+
+
+Organ = Annotated[str, BeforeValidator(_organ)]
 
 
 class Label(_Frozen):
@@ -65,7 +76,7 @@ class Label(_Frozen):
     def _physics(cls, data: object) -> object:
         if isinstance(data, dict) and data.get("isotope") and data.get("half_life_h") is None:
             known = isotopes()
-            if data["isotope"] not in known:
+            if not isinstance(data["isotope"], str) or data["isotope"] not in known:
                 raise ValueError(f"a known isotope, or half_life_h beside it; {nearest(str(data['isotope']), known)}")
             data = {**data, "half_life_h": known[data["isotope"]]}
         if isinstance(data, dict) and data.get("kind") == "radioactive" and data.get("half_life_h") is None:
@@ -202,7 +213,7 @@ class ImagingSettings(_Frozen):
     @classmethod
     def _integers(cls, value: dict[str, str]) -> dict[str, str]:
         for key in value:
-            if not key.isdigit() or int(key) == 0:
+            if not (key.isascii() and key.isdecimal() and 0 < len(key) < 10 and int(key) > 0):
                 raise ValueError(f"pixel values 1, 2, ... as keys, not '{key}'")
         return value
 
@@ -304,6 +315,7 @@ class Study(_Frozen):
     observation_sources: tuple[ObservationSource, ...]
     settings: Settings
     files: tuple[str, ...]
+    scans_table: str = "scans.csv"
 
     def subject(self, name: str, label: str) -> Subject | None:
         """Return the animal's row for a label, or None."""

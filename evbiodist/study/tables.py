@@ -24,6 +24,26 @@ _MAX_NAMED_ROWS = 5
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d{1,3}(\.\d{3})*,\d+$|^[+-]?\d+,\d+([eE][+-]?\d+)?$")
 
 
+#: Text cells that start so become formulas when a spreadsheet opens them.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def escape_cell(text: str) -> str:
+    """Return text that no spreadsheet runs: a leading apostrophe before what would start a formula.
+
+    Examples
+    --------
+    >>> escape_cell("=1+1"), plain_cell(escape_cell("=1+1"))
+    ("'=1+1", '=1+1')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def plain_cell(text: str) -> str:
+    """Undo `escape_cell`."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
+
+
 def read_text(path: Path) -> str:
     """Read a text table in UTF-8, or in the Windows code page that older instruments write.
 
@@ -36,7 +56,7 @@ def read_text(path: Path) -> str:
     except OSError as err:
         reason = err.strerror or type(err).__name__
         raise InputError([Problem(path.name, reason, "a readable table", "check the name and the folder")]) from err
-    if b"\x00" in raw[:4096]:
+    if b"\x00" in raw:
         raise InputError([Problem(path.name, "binary data", "a text table",
                                   "export the table as CSV (UTF-8) and give that")])  # fmt: skip
     try:
@@ -48,23 +68,33 @@ def read_text(path: Path) -> str:
 def read_cells(path: Path) -> tuple[list[str], list[list[str]], list[int], list[str]]:
     """Return header, rows, their line numbers and the comment lines of a delimited table.
 
-    Delimiters are comma, semicolon or tab, whichever the header line has most of; lines starting
-    with ``#`` are comments.
+    Delimiters are comma, semicolon or tab, whichever the header line has most of; lines before the
+    header that start with ``#`` are comments.
 
     Raises
     ------
-    InputError : the file is unreadable or has no header.
+    InputError : the file is unreadable, has no header, or a quote is not closed.
     """
-    lines = read_text(path).splitlines()
-    comments = [line[1:].strip() for line in lines if line.startswith("#")]
-    body = [(i + 1, line) for i, line in enumerate(lines) if line.strip() and not line.startswith("#")]
-    if not body:
+    lines = re.split(r"\r\n|\n|\r", read_text(path))
+    start = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
+    if start is None:
         raise InputError([Problem(path.name, "an empty file", "a table with a header line", "fill it or leave it out")])
-    delimiter = max(",;\t", key=body[0][1].count)
-    cells = list(csv.reader(io.StringIO("\n".join(line for _, line in body)), delimiter=delimiter))
-    header = [cell.strip() for cell in cells[0]]
-    rows = [[cell.strip() for cell in row] for row in cells[1:]]
-    return header, rows, [number for number, _ in body[1:]], comments
+    comments = [line[1:].strip() for line in lines[:start] if line.startswith("#")]
+    delimiter = max(",;\t", key=lines[start].count)
+    reader = csv.reader(io.StringIO("\n".join(lines[start:]), newline=""), delimiter=delimiter, strict=True)
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    begins = start + 1
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append([plain_cell(cell.strip()) for cell in row])
+                numbers.append(begins)
+            begins = start + 1 + reader.line_num
+    except csv.Error as err:
+        raise InputError([Problem(path.name, str(err), "a row of cells, with every quote closed",
+                                  "close the quote that opens in this row, or shorten the cell", row=begins)]) from err  # fmt: skip
+    return rows[0], rows[1:], numbers[1:], comments
 
 
 def read_table(
@@ -90,6 +120,8 @@ def read_table(
         problems.extend(err.problems)
         return []
     before = len(problems)
+    if not cells:
+        problems.append(Problem(path.name, "a header only", "rows under the header", "fill the table or leave it out"))
     _check_header(path.name, header, schema, set(defaults or ()), problems)
     if any(p.fatal for p in problems[before:]):
         return []
@@ -110,7 +142,8 @@ def read_table(
             continue
         name = tuple(str(getattr(item, k)) for k in key)
         if name in seen:
-            found.append((number, key[0], " / ".join(name), f"each {' + '.join(key)} once",
+            column = "subject" if "subject" in key else key[0]
+            found.append((number, column, " / ".join(n for n in name if n), f"each {' + '.join(key)} once",
                           f"it stands in row {seen[name]} too: remove or rename one of them"))  # fmt: skip
             continue
         seen[name] = number
@@ -174,7 +207,8 @@ def _gather(name: str, found: list[tuple[int, str, str, str, str]]) -> list[Prob
         for number, value in rows[:_MAX_NAMED_ROWS]:
             problems.append(Problem(name, value, expected, remedy, row=number, field=field or None))
         if len(rows) > _MAX_NAMED_ROWS:
-            more = ", ".join(str(number) for number, _ in rows[_MAX_NAMED_ROWS:])
+            others = [str(number) for number, _ in rows[_MAX_NAMED_ROWS:]]
+            more = ", ".join(others[:50]) + (", ..." if len(others) > 50 else "")
             problems.append(Problem(name, f"the same in {len(rows) - _MAX_NAMED_ROWS} more rows ({more})",
                                     expected, remedy, field=field or None))  # fmt: skip
     return sorted(problems, key=lambda p: (p.row is None, p.row or 0))

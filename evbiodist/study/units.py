@@ -10,9 +10,6 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-#: Units a `value` of an observations table can have. %ID and % recovered never convert into each other.
-VALUE_UNITS = ("pct_id", "pct_id_per_g", "pct_recovered", "p_per_s", "bq", "particles", "au")
-
 _PATTERN = re.compile(r"^[A-Za-zµ%][A-Za-z0-9µ%_]*(\s*[*/·]\s*[A-Za-zµ1][A-Za-z0-9µ_]*(\^-?\d)?)*$")
 _ALIASES = {
     "min": "minute",
@@ -86,6 +83,25 @@ def parse(text: str) -> str:
     if len(text) > 40 or not _PATTERN.match(text):
         raise ValueError(f"'{text[:40]}' is not a unit; write for instance h, min, pct_id_per_g or ng/mL")
     return re.sub(r"\bau\b", "arbitrary_unit", text.replace("·", "*"))
+
+
+@lru_cache(maxsize=256)
+def check(text: str) -> None:
+    """Refuse text that is not a unit pint knows.
+
+    Raises
+    ------
+    ValueError : with examples of units.
+
+    Examples
+    --------
+    >>> check("mg/kg")
+    >>> check("florps")
+    Traceback (most recent call last):
+    ...
+    ValueError: 'florps' is not a unit that is known here; write for instance ng/mL or bq
+    """
+    _known_unit(parse(text))
 
 
 def to_hours(value: float, unit: str) -> float:
@@ -182,7 +198,7 @@ def _known_unit(text: str) -> str:
 
     try:
         registry().Unit(text)
-    except pint.errors.UndefinedUnitError as err:
+    except (pint.errors.PintError, AttributeError) as err:
         raise ValueError(f"'{text}' is not a unit that is known here; write for instance ng/mL or bq") from err
     return text
 

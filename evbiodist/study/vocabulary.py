@@ -17,6 +17,12 @@ BLOOD = ("blood", "plasma", "serum")
 STANDARD = "standard"
 WHOLE_BODY = "whole_body"
 
+#: The animal as a whole or what is left of it: measured at once like blood, never an organ of a model.
+WHOLE_ANIMAL = (WHOLE_BODY, "body", "carcass")
+
+#: Everything that is measured beside organs.
+NOT_ORGANS = (*BLOOD, *WHOLE_ANIMAL, STANDARD, "urine", "faeces", "feces", "bile")
+
 _SYNONYMS = {
     "kidneys": "kidney",
     "lungs": "lung",
@@ -43,5 +49,5 @@ def organ_name(text: str) -> str:
     ('small_intestine', 'kidney', 'bone_femur')
     """
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text.strip())
-    words = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_").lower()
+    words = re.sub(r"\W+", "_", words).strip("_").lower()
     return _SYNONYMS.get(words, words)

@@ -49,7 +49,8 @@ def test_result_folder_is_the_contract(small_results):
     for column in ("organ", "label_a", "label_b", "n", "bias", "bias_low", "bias_high", "loa_low", "loa_high", "ccc", "ccc_low",
                    "ccc_high", "deming_slope", "deming_intercept"):  # fmt: skip
         assert column in heads["agreement"].split(",")
-    assert heads["consensus"].split(",")[:12] == ["group", "quantity", "label", "estimate", "se", "ci_low", "ci_high", "weight",
+    assert heads["consensus"].split(",")[:13] == ["study", "group", "quantity", "label", "estimate", "se", "ci_low", "ci_high",
+                                                  "weight",
                                                   "tau2", "i2", "prediction_low", "prediction_high"]  # fmt: skip
 
 

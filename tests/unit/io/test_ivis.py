@@ -83,7 +83,7 @@ def test_header_keeps_sections_apart(click):
 @pytest.mark.parametrize("level", [65534, 0])
 def test_garbage_dark_frames_are_refused_in_words(click, level):
     scan = read(click(dark=np.full((8, 8), level, np.uint16)))
-    assert any(f"background.TIF is refused as a dark frame (every pixel holds {level})" in n for n in scan.notes)
+    assert any(f"background.TIF is refused as a dark frame (every pixel holds {level})" in n for n in scan.warnings)
     assert "no_dark" in scan.flags
     assert float(np.asarray(scan.offset).max()) == 500
 
@@ -94,7 +94,7 @@ def test_vendor_image_is_preferred_when_its_flags_say_so(click):
     scan = read(folder)
     assert scan.path.name == "luminescentFloatCorrected.TIF"
     np.testing.assert_array_equal(scan.signal(), 123.0)
-    assert any("contradicts the calibration flags, which are believed" in n for n in scan.notes)
+    assert any("contradicts the calibration flags, which are believed" in n for n in scan.warnings)
 
 
 def test_vendor_image_without_flags_is_not(click):
@@ -106,7 +106,7 @@ def test_vendor_image_without_flags_is_not(click):
 def test_photograph_of_another_view_is_not_used(click):
     scan = read(click(photo_fov="22.4"))
     assert scan.photograph is None
-    assert any("another field of view" in n for n in scan.notes)
+    assert any("another field of view" in n for n in scan.warnings)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_real_header(ivis_click):
     assert told["field of view"] == "22.4 cm"
     assert scan.camera.saturation == 61000
     assert scan.pixel_size_mm == pytest.approx((224 / 240, 224 / 240))
-    assert any("background.TIF is refused as a dark frame (every pixel holds 65534)" in n for n in scan.notes)
+    assert any("background.TIF is refused as a dark frame (every pixel holds 65534)" in n for n in scan.warnings)
 
 
 def test_real_calibration_chain(ivis_click):
@@ -162,7 +162,7 @@ def test_real_calibration_chain(ivis_click):
 @pytest.mark.parametrize(
     ("name", "key", "text"),
     [("photograph.TIF", "shape", "960 x 960 (YX), uint16"), ("readbias.TIF", "note", "stored values are 10 times"),
-     ("background.TIF", "note", "not usable as a dark frame: every pixel holds 65534"),
+     ("background.TIF", "warning", "not usable as a dark frame: every pixel holds 65534"),
      ("luminescent.TIF", "unit", "p/s/cm2/sr"), ("ClickInfo.txt", "role", "luminescent image")],
 )  # fmt: skip
 def test_info_of_each_real_file(ivis_click, name, key, text):

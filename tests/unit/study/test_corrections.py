@@ -21,13 +21,13 @@ def test_decay_scales_value_and_errors_alike():
 
 def test_activity_becomes_share_of_dose_only_with_a_dose_in_activity():
     rows = [row("liver", 50.0, "bq")]
-    assert share_of_dose(rows, {("a", "x"): (1000.0, "Bq")})[0].value == 5.0
-    assert share_of_dose(rows, {("a", "x"): (1e10, "particles")})[0].unit == "bq"
+    assert share_of_dose(rows, {("all", "a", "x"): (1000.0, "Bq")})[0].value == 5.0
+    assert share_of_dose(rows, {("all", "a", "x"): (1e10, "particles")})[0].unit == "bq"
     assert share_of_dose(rows, {})[0].unit == "bq"
 
 
 def test_recovered_share_is_never_turned_into_dose():
-    (r,) = share_of_dose([row("liver", 50.0, "pct_recovered")], {("a", "x"): (1.0, "MBq")})
+    (r,) = share_of_dose([row("liver", 50.0, "pct_recovered")], {("all", "a", "x"): (1.0, "MBq")})
     assert (r.value, r.unit) == (50.0, "pct_recovered")
     (r,) = subtract_vessel_blood([r], "mouse", {})
     assert r.vessel_blood is None
@@ -46,7 +46,7 @@ def test_wiklander_trap_blood_alone_explains_a_third_of_a_percent(value):
 
 def test_perfused_animals_keep_their_values():
     rows = [row("blood", 20.0, "pct_id_per_g"), row("brain", 1.0, mass_g=0.45)]
-    assert subtract_vessel_blood(rows, "mouse", {("a", "x"): True}) == rows
+    assert subtract_vessel_blood(rows, "mouse", {("all", "a", "x"): True}) == rows
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,10 @@ def test_every_problem_is_reported_at_once(table_study):
         ("001,DiR,liver,1,,0.1,pct_id\n", "a value, or below_lloq = yes"),
         ('001,DiR,liver,1,"5,2",0.1,pct_id\n', "found '5,2', expected a number with a decimal point"),
         ("001,DiD,liver,1,5,0.1,pct_id\n", "found 'DiD', expected a label that study.toml declares"),
-        ("001,DiR,liver,1,5,0.1,pct_id\n001,DiR,liver,1.0,6,0.1,pct_id\n", "row 3, column subject: found '001 / DiR"),
+        (
+            "001,DiR,liver,1,5,0.1,pct_id\n001,DiR,liver,1.0,6,0.1,pct_id\n",
+            "row 3, column subject: found 'all / 001 / DiR",
+        ),
         ("001,DiR,liver,1,5,0.1,%ID\n", "expected one of pct_id, pct_id_per_g"),
         ("001,DiR,liver,1,5\n", "row 2: found '5 cells', expected 7, as in the header"),
         ("001,DiR,liver,1,5,-0.1,pct_id\n", "column se: found '-0.1', expected 0 or more"),
