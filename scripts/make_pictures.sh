@@ -2,6 +2,7 @@
 # Make docs/pictures from a fresh run of the sample study. Needs Debian's chromium; pictures are looked at by eye.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+mkdir -p docs/pictures
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 .venv/bin/evbiodist demo "$work/demo" --quiet
@@ -13,5 +14,5 @@ import sys
 from PIL import Image
 
 page = Image.open(f"{sys.argv[1]}/report.png").convert("RGB")
-page.crop((0, 0, 1160, 890)).quantize(128).save("docs/pictures/report.png", optimize=True)
+page.crop((0, 0, 1160, 890)).save("docs/pictures/report.png", optimize=True)
 PY

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from evbiodist.study.estimate import student
+
 FloatArray = npt.NDArray[np.float64]
 
 LIMIT_Z = 1.96
@@ -162,7 +164,7 @@ def _bland_altman(x: FloatArray, y: FloatArray, level: float) -> _Part:
     spread = {"bias": bias, "sd": sd, "loa_low": bias - LIMIT_Z * sd, "loa_high": bias + LIMIT_Z * sd}
     if sd == 0:
         return _Part(spread, "all differences are alike, so the bias has no interval")
-    t, root_n = _t_quantile(level, x.size - 1), math.sqrt(x.size)
+    t, root_n = student(level, x.size - 1), math.sqrt(x.size)
     margin = t * sd / root_n
     spread |= {
         "bias_low": bias - margin,
@@ -192,7 +194,6 @@ def _z_margin(sxx: float, syy: float, sxy: float, shift: float, n: int, level: f
 
     Written with the accuracy ``ccc / r`` so that uncorrelated pairs divide by nothing.
     """
-    from scipy.special import ndtri
 
     total, product = sxx + syy + shift**2, math.sqrt(sxx * syy)
     ccc, accuracy, u2 = 2 * sxy / total, 2 * product / total, shift**2 / product
@@ -204,7 +205,7 @@ def _z_margin(sxx: float, syy: float, sxy: float, shift: float, n: int, level: f
         + 2 * ccc**2 * accuracy * apart * u2 / room**2
         - (ccc * accuracy * u2) ** 2 / (2 * room**2)
     ) / (n - 2)
-    return float(ndtri(0.5 + level / 2)) * math.sqrt(max(0.0, variance))
+    return student(level, math.inf) * math.sqrt(max(0.0, variance))
 
 
 def _deming(x: FloatArray, y: FloatArray, ratio: float, level: float) -> _Part:
@@ -221,7 +222,7 @@ def _deming(x: FloatArray, y: FloatArray, ratio: float, level: float) -> _Part:
     if np.isnan(left_out).any():
         return _Part(numbers, "the Deming line hangs on a single pair, so it has no jackknife interval")
     pseudo = n * line - (n - 1) * left_out
-    margin = _t_quantile(level, n - 2) * np.std(pseudo, axis=0, ddof=1) / math.sqrt(n)
+    margin = student(level, n - 2) * np.std(pseudo, axis=0, ddof=1) / math.sqrt(n)
     low, high = (line - margin).tolist(), (line + margin).tolist()
     numbers |= {"deming_slope_low": low[0], "deming_slope_high": high[0]}
     numbers |= {"deming_intercept_low": low[1], "deming_intercept_high": high[1]}
@@ -250,9 +251,3 @@ def _flat(x: FloatArray, y: FloatArray) -> str:
     flat = [name for name, values in (("a", x), ("b", y)) if np.ptp(values) == 0]
     verb = "read" if len(flat) == 2 else "reads"
     return f"{' and '.join(flat)} {verb} the same everywhere, so neither concordance nor a line follows"
-
-
-def _t_quantile(level: float, df: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, 0.5 + level / 2))

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from evbiodist.study.estimate import Estimate
+from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.flags import join
 from evbiodist.study.model import RESERVED_LABELS
 
@@ -129,8 +129,8 @@ def random_effects(
     df = y.size - 1
     scale = max(1.0, q_tau / df) if hartung_knapp else 1.0
     error = math.sqrt(scale / float(np.sum(w)))
-    margin = (_t_quantile(level, df) if hartung_knapp else _z_quantile(level)) * error
-    reach = _t_quantile(level, df) * math.hypot(math.sqrt(tau2), error)
+    margin = (student(level, df) if hartung_knapp else student(level, math.inf)) * error
+    reach = student(level, df) * math.hypot(math.sqrt(tau2), error)
     q, i2 = _pool(y, v, 0.0)[2], 100 * tau2 / (tau2 + _typical_variance(v))
     q_p = _chi2_tail(q, df)
     flags = ("few",) * (y.size < 3) + ("heterogeneous",) * (q_p < 0.1 and i2 >= 50)
@@ -230,7 +230,7 @@ def _alone(y: FloatArray, s: FloatArray, level: float) -> Consensus:
     if y.size == 0:
         return Consensus(reason="no estimates to pool")
     value, error = float(y[0]), float(s[0])
-    margin = _z_quantile(level) * error
+    margin = student(level, math.inf) * error
     return Consensus(
         estimate=value, se=error, ci_low=value - margin, ci_high=value + margin,
         weights=(1.0,), n=1, flags=("few",),
@@ -377,25 +377,13 @@ def _mean_row(values: Sequence[float], level: float) -> Row:
     if x.size == 1:
         return row | {"estimate": mean, "reason": "one value only, so no interval across labels"}
     se = float(np.std(x, ddof=1)) / math.sqrt(x.size)
-    margin = _t_quantile(level, x.size - 1) * se
+    margin = student(level, x.size - 1) * se
     return row | {"estimate": mean, "se": se, "ci_low": mean - margin, "ci_high": mean + margin}
 
 
 def _consensus_row(pooled: Consensus) -> Row:
     row: Row = {column: getattr(pooled, column) for column in COLUMNS if hasattr(pooled, column)}
     return row | {"label": "consensus", "flags": join(pooled.flags)}
-
-
-def _t_quantile(level: float, df: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, 0.5 + level / 2))
-
-
-def _z_quantile(level: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(0.5 + level / 2))
 
 
 def _chi2_tail(q: float, df: int) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evbiodist.study.estimate import Estimate
+from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.units import derive
 
 Floats = NDArray[np.float64]
@@ -125,7 +125,7 @@ def bailer_summary(
     var = math.nan if reason else float(part.sum())
     df = _satterthwaite(part, count) if not reason else math.nan
     value, se = float((w * m).sum()), math.sqrt(var)
-    half = _quantile(level, df if interval == "t" else math.inf) * se
+    half = student(level, df if interval == "t" else math.inf) * se
     animals = int(np.nansum(np.where(w > 0, count, 0.0)))
     estimate = Estimate(
         "auclast_sparse",
@@ -195,13 +195,6 @@ def _why_no_error(t: Floats, s: Floats, count: Floats, w: Floats) -> str:
 def _satterthwaite(part: Floats, count: Floats) -> float:
     below = float(np.where(part > 0, part**2 / (count - 1), 0.0).sum())
     return float(part.sum()) ** 2 / below if below > 0 else math.inf
-
-
-def _quantile(level: float, df: float) -> float:
-    from scipy.special import ndtri, stdtrit
-
-    p = 0.5 + level / 2
-    return float(ndtri(p) if math.isinf(df) else stdtrit(df, p))
 
 
 def _flags(value: float, se: float, count: Floats, animals: int) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evbiodist.study.estimate import student
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -24,7 +26,6 @@ def colours(labels: list[str]) -> dict[str, str]:
 def means(observations: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Return mean and t interval of every organ, label and time (the given error for a single value)."""
     import pandas as pd
-    from scipy.special import stdtrit
 
     seen = observations[observations["value"].notna()]
     rows = []
@@ -32,11 +33,11 @@ def means(observations: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         values, n = here["value"].to_numpy(float), len(here)
         if n > 1:
             se = float(values.std(ddof=1) / np.sqrt(n))
-            reach = float(stdtrit(n - 1, 0.5 + level / 2)) * se
+            reach = student(level, n - 1) * se
         else:
             count = here["n"].iloc[0]
             total = np.hypot(here["se"].iloc[0], np.nan_to_num(here["se_systematic"].iloc[0]))
-            reach = float(stdtrit(count - 1 if count > 1 else np.inf, 0.5 + level / 2) * total)
+            reach = student(level, count - 1 if count > 1 else np.inf) * float(total)
         mean = float(values.mean())
         rows.append({"group": group, "label": label, "organ": organ, "unit": unit, "time_h": time, "mean": mean,
                      "low": mean - reach, "high": mean + reach, "n": n})  # fmt: skip
