@@ -21,7 +21,7 @@ if [ -n "$missing" ]; then
 fi
 
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[all,test]'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 
 echo "lint, types, layers"
 .venv/bin/ruff check --quiet .

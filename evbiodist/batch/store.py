@@ -106,7 +106,7 @@ def refuse_foreign(out: Path, root: Path, inputs: Iterable[Path], study: str) ->
     ValueError : the study's own folder, a folder that holds inputs, other files, or another study's results.
     """
     out, root = out.resolve(), root.resolve()
-    if root.is_relative_to(out) or any(p.resolve().is_relative_to(out) for p in inputs):
+    if root.is_relative_to(out) or any(Path(os.path.realpath(p)).is_relative_to(out) for p in inputs):
         raise ValueError(f"--out '{out.name}' holds the study's own files, which results would overwrite; "
                          "choose another folder, such as results")  # fmt: skip
     if not out.is_dir():

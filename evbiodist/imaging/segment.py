@@ -226,8 +226,8 @@ def segment_tray(scan: Scan, rows: Sequence[Sequence[str]]) -> OrganMap:
     areas = np.bincount(pieces.ravel())[1:]
     small = max(9.0, 0.1 * float(np.median(np.sort(areas)[::-1][: len(wanted)]))) if areas.size else 0.0
     pieces = np.where(np.isin(pieces, np.flatnonzero(areas >= small) + 1), pieces, 0)
-    pieces, _, _ = segmentation.relabel_sequential(pieces)
-    pieces = _split(np.asarray(pieces, np.int32), len(wanted))
+    numbered = np.unique(pieces, return_inverse=True)[1].reshape(pieces.shape)
+    pieces = _split(np.asarray(numbered, np.int32), len(wanted))
     count = int(pieces.max())
     if count != len(wanted):
         raise ValueError(f"{count} pieces were found in the {name} of {scan.name}, the tray's layout has "

@@ -108,7 +108,9 @@ def inside(root: Path, name: str) -> Path | None:
     try:
         candidate = (root / name).resolve()
         return candidate if candidate.is_relative_to(root.resolve()) else None
-    except (OSError, RuntimeError, ValueError):  # a loop of links, or no name a file can have
+    except RuntimeError:  # a loop of links leads nowhere: a missing file, found missing when it is read
+        return root / name
+    except (OSError, ValueError):  # no name that a file can have
         return None
 
 
