@@ -13,6 +13,7 @@ from evbiodist.batch.store import write_bytes
 from evbiodist.crossval.compare import ALL_ORGANS
 from evbiodist.report.figures import UNITS, colours, forest, means, organ_curve
 from evbiodist.report.folder import ResultFolder, read_results
+from evbiodist.study.estimate import student
 from evbiodist.study.flags import FLAGS, split
 from evbiodist.study.vocabulary import BLOOD, NOT_ORGANS
 
@@ -25,6 +26,7 @@ _BLOOD_ROWS = ("c0", "cmax", "auclast", "auclast_sparse", "aucinf_obs", "auc_pct
 _ORGAN_ROWS = ("cmax", "tmax", "auclast", "auclast_sparse", "half_life", "kp_auc")
 _FIT_ROWS = ("v", "v1", "v2", "cl", "q", "k_el", "half_life_initial", "half_life", "auc_inf", "vss")
 _PICTURES = 24
+_SINGLE_VALUES = 200
 
 
 def number(value: float) -> str:
@@ -101,6 +103,7 @@ def context(results: ResultFolder) -> dict[str, Any]:
         "answer": _answer(results),
         "forests": _forests(results, palette),
         "curves": _organ_curves(results, palette),
+        "single": _single_times(results),
         "nca": _nca_tables(results),
         "fits": _fit_table(results),
         "agreement": _agreement(results),
@@ -135,7 +138,9 @@ def _answer(results: ResultFolder) -> list[str]:
                 sentences.append(f"By the last time {interval(r['estimate'], r['ci_low'], r['ci_high'])} % of the dose was in "
                                  f"the {organ} ({group}, consensus of {k} label{'s' * (k != 1)}, {level:g} % interval).")  # fmt: skip
                 sentences += _do_labels_agree(rows, r)
-    return sentences or ["The observations carry no comparison of labels; see the parameters below."]
+    animals = results["observations"]["subject"].nunique() if len(results["observations"]) else 0
+    return sentences or [f"{len(results['observations'])} values of {animals} animals, without a share of the dose or a "
+                         "comparison of labels; see the values and parameters below."]  # fmt: skip
 
 
 def _do_labels_agree(rows: pd.DataFrame, consensus: pd.Series) -> list[str]:
@@ -209,6 +214,22 @@ def _organ_curves(results: ResultFolder, palette: dict[str, str]) -> list[dict[s
                       "svg": organ_curve(here, fitted, palette, log_y=organ in BLOOD and bool((here["mean"] > 0).all())),
                       "labels": sorted(here["label"].unique())})  # fmt: skip
     return sorted(found, key=lambda c: (c["group"], not c["blood"], c["organ"]))
+
+
+def _single_times(results: ResultFolder) -> list[dict[str, Any]]:
+    """Return the values of what was measured at one time only, each with its whole error."""
+    observations = results["observations"]
+    if observations.empty:
+        return []
+    reach = student(results.study["settings"]["kinetics"]["level"], math.inf)
+    times = observations.groupby(["group", "organ", "unit"])["time_h"].transform("nunique")
+    rows = []
+    for r in _records(observations[(times < 2) & observations["value"].notna()].head(_SINGLE_VALUES)):
+        shared = 0.0 if math.isnan(r["se_systematic"]) else r["se_systematic"]
+        half = reach * math.hypot(r["se"], shared)
+        rows.append({**r, "text": interval(r["value"], r["value"] - half, r["value"] + half),
+                     "shown": UNITS.get(r["unit"], r["unit"]), "words": sorted(split(r["flags"]))})  # fmt: skip
+    return rows
 
 
 def _nca_tables(results: ResultFolder) -> list[dict[str, Any]]:

@@ -212,6 +212,9 @@ def test_real_mice_as_a_study(ivis_click, tmp_path):
     assert all(r["organ"] == "whole_body" and r["unit"] == "p_per_s" and r["se"] > 0 for r in rows.values())
     assert rows["m2"]["value"] > rows["m3"]["value"] > 3 * rows["m1"]["value"]
     assert any("refused as a dark frame" in n for n in result.notes)
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Measured at one time" in report
+    assert f"{rows['m2']['value']:.3g} (" in report
     (tmp_path / "study" / "subjects.csv").write_text(
         "subject,label,dose,dose_unit,route\n" + "".join(f"{m},Fluc,3,mg,ip\n" for m in mice[:4])
     )
