@@ -21,6 +21,11 @@ from evbiodist.study.problems import InputError, Problem, nearest
 Row = TypeVar("Row", bound=BaseModel)
 
 _MAX_NAMED_ROWS = 5
+#: What was expected, by pydantic's error type, for values of the wrong shape.
+_SHAPES = {"tuple_type": "a list in [ ]", "list_type": "a list in [ ]", "model_type": "a table of keys",
+           "dict_type": "a table of keys", "model_attributes_type": "a table of keys", "string_type": "text in quotes",
+           "bool_type": "true or false", "bool_parsing": "true or false", "string_too_short": "some text",
+           "too_short": "at least one entry"}  # fmt: skip
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d{1,3}(\.\d{3})*,\d+$|^[+-]?\d+,\d+([eE][+-]?\d+)?$")
 
 
@@ -190,6 +195,8 @@ def explain(error: ErrorDetails, record: dict[str, str] | None = None) -> tuple[
     if kind == "literal_error":
         options = re.findall(r"'([^']+)'", str(context.get("expected", "")))
         return field, found, "one of " + ", ".join(options), nearest(found, options)
+    if kind in _SHAPES:
+        return field, found, _SHAPES[kind], "correct it"
     bounds = {"greater_than": "more than {gt:g}", "greater_than_equal": "{ge:g} or more",
               "less_than": "less than {lt:g}", "less_than_equal": "{le:g} or less"}  # fmt: skip
     if kind in bounds:

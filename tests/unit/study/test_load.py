@@ -52,6 +52,22 @@ def test_unknown_keys_suggest_the_nearest(table_study, old, new, place, hint):
     assert any(place in p and hint in p for p in found), found
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('name = "s"', "name = 3", "key name: found '3', expected text in quotes"),
+        ('name = "s"', 'name = ""', "expected some text"),
+        ("[tables]", '[kinetics]\nmodels = "one_compartment_iv"\n[tables]', "expected a list in [ ]"),
+        ('subjects = "subjects.csv"', 'subjects = ["a"]', "expected text in quotes"),
+        ("[tables]", "[imaging]\nstandard = 3\n[tables]", "expected a table of keys"),
+    ],
+)
+def test_values_of_the_wrong_shape(table_study, old, new, words):
+    path = table_study()
+    path.write_text(path.read_text().replace(old, new))
+    assert any(words in p for p in problems_of(path)), problems_of(path)
+
+
 def test_every_problem_is_reported_at_once(table_study):
     path = table_study(
         subjects__csv="subject,label,dose,dose_unit,route,sex\na,DiR,,particles,iv_bolus,F\nb,DiD,1,particles,iv_bolus,F\n"
