@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 _LN_BOUND = 12.0
 _AT_BOUND = 0.05
+#: A derived quantity rests on a parameter when its relative change per relative change of that one is more than this.
+_RESTS_ON = 1e-3
 _STARTS = 12
 _MOST_CALLS = 300
 _BEST = 3
@@ -88,7 +90,7 @@ class FitResult:
         found = {}
         for name, _, function in organ_quantities(self.graph, self.data, self.dose, self.dose_unit, last_h):
             found[name] = _derived_estimate(
-                name, function, self.theta, self.covariance, reach, self.dose_unit, self.data, set()
+                name, function, self.graph.names, self.theta, self.covariance, reach, self.dose_unit, self.data, set()
             )
         return found
 
@@ -297,15 +299,24 @@ def _estimates(
         unit = derive(dimension, data.unit[0], dose_unit)
         shown = dose_unit if name.endswith(f"_{dose_unit}") else unit.unit
         flags = {"extrapolated"} if name in too_far else set()
-        rows.append(_derived_estimate(name, function, theta, covariance, reach, shown, data, flags, unit.factor))
+        rows.append(
+            _derived_estimate(name, function, graph.names, theta, covariance, reach, shown, data, flags, unit.factor)
+        )
     return tuple(rows)
 
 
 def _derived_estimate(
-    name: str, function: Callable[[FloatArray], float], theta: FloatArray, covariance: FloatArray, reach: float, unit: str,
-    data: FitData, flags: set[str], factor: float = 1.0,
+    name: str, function: Callable[[FloatArray], float], names: tuple[str, ...], theta: FloatArray, covariance: FloatArray,
+    reach: float, unit: str, data: FitData, flags: set[str], factor: float = 1.0,
 ) -> Estimate:  # fmt: skip
     value, gradient = function(theta), _log_gradient(function, theta)
+    stuck = (np.diag(covariance) == 0) & (np.abs(gradient) > _RESTS_ON * abs(value))
+    if stuck.any():  # a bound is not an estimate, and what rests on it would look exact
+        reason = (
+            f"it rests on {', '.join(n for n, s in zip(names, stuck, strict=True) if s)}, which the data do not carry"
+        )
+        return Estimate(name, unit=unit, method="least squares", n=int(data.count.sum()),
+                        flags=tuple(sorted({*flags, "at_bound"})), reason=reason)  # fmt: skip
     relative = float(np.sqrt(max(float(gradient @ covariance @ gradient), 0.0))) / value if value > 0 else np.nan
     return _positive(name, value * factor, relative, reach, unit, data, flags, "")
 

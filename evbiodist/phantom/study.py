@@ -22,9 +22,8 @@ from evbiodist.phantom.anatomy import MOUSE, TRAY, Scene, mouse, organ_masses, t
 from evbiodist.phantom.camera import PhantomCamera, photograph
 from evbiodist.phantom.truth import ORGANS, Kinetics, LabelTruth
 from evbiodist.study.constants import isotopes, physiology
+from evbiodist.study.corrections import BLOOD_DENSITY_RATIO
 
-#: Blood density over tissue density, as in `evbiodist.study.corrections`.
-_DENSITY_RATIO = 1.06 / 1.05
 _BLOOD_SAMPLE_G = 0.1
 _STANDARD_PCT, _STANDARD_SE = 1.0, 0.02
 _INJECTED_BQ = 2.0e6
@@ -156,7 +155,7 @@ def _one_animal(
     true = {o: (vesicle[o] * own[o], reading[o] * own[o]) for o in own}
     bench = {}
     for organ in ORGANS:
-        vessel = 0.0 if perfused else masses[organ] * _DENSITY_RATIO * fractions[organ] * true["blood"][1]
+        vessel = 0.0 if perfused else masses[organ] * BLOOD_DENSITY_RATIO * fractions[organ] * true["blood"][1]
         bench[organ] = true[organ][1] + vessel
     bench["blood"] = true["blood"][1] * _BLOOD_SAMPLE_G
     return true, bench

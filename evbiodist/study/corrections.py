@@ -15,8 +15,8 @@ from evbiodist.study.flags import join, split
 from evbiodist.study.model import Label, Observation
 from evbiodist.study.vocabulary import BLOOD, NOT_ORGANS
 
-#: g blood per mL blood over g tissue per mL tissue; ICRP 89: blood 1.06, soft tissue 1.04-1.06.
-_DENSITY_RATIO = 1.06 / 1.05
+#: Density of blood over that of tissue: g blood per mL blood over g tissue per mL tissue; ICRP 89: blood 1.06, soft tissue 1.04-1.06.
+BLOOD_DENSITY_RATIO = 1.06 / 1.05
 #: Fields of an observation that carry its unit.
 _QUANTITIES = ("value", "se", "se_systematic", "sd", "lloq", "vessel_blood")
 
@@ -149,7 +149,7 @@ def _less_blood(r: Observation, blood: Observation | None, species: str) -> Obse
     mass = 1.0 if r.unit == "pct_id_per_g" else r.mass_g
     if blood is None or blood.value is None or fraction is None or mass is None or r.value is None:
         return r.model_copy(update={"flags": join({*split(r.flags), "blood_in_organ"})})
-    share = mass * _DENSITY_RATIO
+    share = mass * BLOOD_DENSITY_RATIO
     amount = share * fraction.middle * blood.value
     value = r.value - amount
     own = share * fraction.middle * (blood.se or 0.0)
