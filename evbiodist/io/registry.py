@@ -26,9 +26,33 @@ class Reader:
 
 def readers() -> tuple[Reader, ...]:
     """Return every reader in the order in which they are asked; the most specific come first."""
-    from evbiodist.io import ivis, organ_tables, tiff
+    from evbiodist.io import (
+        dicom,
+        ecat,
+        inveon,
+        ivis,
+        living_image,
+        nifti,
+        ome_zarr,
+        organ_tables,
+        sidecar,
+        tiff,
+        voistat,
+    )
 
-    return (ivis.READER, tiff.READER, organ_tables.READER)
+    return (
+        ivis.READER,
+        ome_zarr.READER,
+        dicom.READER,
+        sidecar.READER,
+        tiff.READER,
+        nifti.READER,
+        ecat.READER,
+        inveon.READER,
+        living_image.READER,
+        voistat.READER,
+        organ_tables.READER,
+    )
 
 
 def reader_for(path: str | Path) -> Reader:

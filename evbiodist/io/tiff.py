@@ -1,28 +1,42 @@
-"""TIFF stacks through tifffile: axes, pixel size and units as ImageJ or OME wrote them.
+"""TIFF stacks through tifffile: axes, pixel size, times and bands as ImageJ or OME wrote them.
 
 The file is checked against its own directory first, because a truncated or sparse TIFF decodes
-to plausible zeros, and a page loop hangs `tifffile.imread`.
+to plausible zeros, and a page loop hangs `tifffile.imread`. Large stacks stay on disk until they are sliced.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from xml.etree.ElementTree import Element  # the type only: parsing is defusedxml's
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from evbiodist.io.registry import Reader
-from evbiodist.io.scan import Camera, Scan
+from evbiodist.io.scan import Band, Camera, Scan
+from evbiodist.io.stream import LazyArray, ahead, in_order
+from evbiodist.io.timing import FrameTiming
 from evbiodist.study.problems import UnreadableImage
 
 _MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0, "m": 1e3, "um": 1e-3, "µm": 1e-3, "μm": 1e-3,
        "micron": 1e-3, "microns": 1e-3, "micrometer": 1e-3, "nm": 1e-6, "inch": 25.4}  # fmt: skip
+_SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_NM = {"nm": 1.0, "µm": 1e3, "μm": 1e3, "Å": 0.1, "pm": 1e-3}
 _RESOLUTION_UNIT_MM = {2: 25.4, 3: 10.0}
 #: Resolutions that programs write when they know none (dots per inch).
 _SCREEN_DPI = {1.0, 72.0, 96.0}
+#: Most that is decoded into memory.
 _MAX_BYTES = 8 << 30
+#: Stacks that decode to more than this stay on disk.
+LAZY_BYTES = 256 << 20
 
 
 def _takes(path: Path) -> bool:
@@ -33,7 +47,7 @@ def _takes(path: Path) -> bool:
 
 
 def read_tiff(path: Path) -> Scan:
-    """Read a TIFF stack as counts with the pixel size its metadata states, or none.
+    """Read a TIFF stack as counts with what its metadata state, and nothing else.
 
     Parameters
     ----------
@@ -41,28 +55,44 @@ def read_tiff(path: Path) -> Scan:
 
     Returns
     -------
-    Scan : axes as stored, e.g. `TYX`; `pixel_size_mm` None unless the file says so with a unit.
+    Scan : axes in the order of `Scan`, e.g. `TYX`; `pixel_size_mm`, `slice_mm`, `timing` and `bands` None or empty unless the file
+        says so with a unit; lazy (`LazyPages`) where a stack decodes to more than `LAZY_BYTES`.
 
     Raises
     ------
     UnreadableImage : truncated, with missing planes, colour, or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.ome.tif")
+    ...     tifffile.imwrite(path, np.ones((2, 4, 5), np.uint16), metadata={"axes": "TYX", "TimeIncrement": 2,
+    ...         "TimeIncrementUnit": "min", "PhysicalSizeX": 50, "PhysicalSizeY": 50})
+    ...     scan = read_tiff(path)
+    >>> scan.axes, scan.pixel_size_mm, scan.timing.start_s
+    ('TYX', (0.05, 0.05), (0.0, 120.0))
     """
     path = Path(path)
     try:
         with tifffile.TiffFile(path, _multifile=False) as tif:
             check_complete(path, tif)
+            ome = _ome_image(path, tif)  # before .series, which fills up whatever planes the XML dreams of
             series = tif.series[0]
-            if series.nbytes > _MAX_BYTES:
-                raise UnreadableImage(path, f"{series.nbytes / 2**30:.1f} GiB of pixels is over the limit of 8 GiB; "
-                                            "crop it or bin it")  # fmt: skip
-            colour = int(tif.pages[0].photometric) in {2, 3, 5, 6} and "S" in series.axes  # type: ignore[union-attr]
-            counts, axes = _plain(path, series.asarray(), series.axes, colour)
-            size, notes = _pixel_size(tif)
+            axes = _axes(path, series, int(tif.pages[0].photometric))  # type: ignore[union-attr]
+            _check_series(path, tif, series)
+            counts, axes = in_order(_pixels(path, tif, series), axes)
+            size, notes = _pixel_size(tif, ome)
             acquired = str(tif.pages[0].tags.valueof("DateTime", default="") or "")  # type: ignore[union-attr]
+            others = len(tif.series) - 1
     except tifffile.TiffFileError as err:
         raise UnreadableImage(path, f"not a TIFF that can be read ({err}); export it again") from err
-    header = {"acquired": acquired} if acquired else {}
-    return Scan(path.name, path, counts, axes, size, camera=Camera(), notes=tuple(notes), header=header)
+    more = _OmeFacts() if ome is None else _ome_facts(ome, dict(zip(axes, counts.shape, strict=True)))
+    warnings = [f"the file holds {others} more image{'s' if others > 1 else ''} of another shape, which "
+                f"{'are' if others > 1 else 'is'} not read"] if others else []  # fmt: skip
+    return Scan(path.name, path, counts, axes, size, camera=Camera(), header={"acquired": acquired} if acquired else {},
+                slice_mm=more.slice_mm, timing=more.timing, bands=more.bands, exposure_s=more.exposure_s,
+                notes=(*notes, *more.notes), warnings=(*warnings, *more.warnings))  # fmt: skip
 
 
 def check_complete(path: Path, tif: tifffile.TiffFile) -> None:
@@ -87,24 +117,265 @@ def check_complete(path: Path, tif: tifffile.TiffFile) -> None:
                                         "export it again without sparse storage")  # fmt: skip
 
 
-def _plain(path: Path, array: Any, axes: str, colour: bool) -> tuple[Any, str]:
-    if colour:
+def _check_series(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+    """Refuse a series that declares more planes than the file holds; decoders would fill in zeros or drop the rest."""
+    planes = math.prod(series.shape[:-2])
+    images = int((tif.imagej_metadata or {}).get("images", 1)) if tif.is_imagej else 1
+    if images > planes:
+        raise UnreadableImage(path, f"ImageJ states {images} images, the file holds {planes}; copy it again from the "
+                                    "instrument, or export it again")  # fmt: skip
+    end = 0 if series.dataoffset is None else series.dataoffset + series.nbytes
+    if end > path.stat().st_size:
+        raise UnreadableImage(path, f"truncated: its {planes} planes end at byte {end}, the file at "
+                                    f"{path.stat().st_size}; copy it again from the instrument")  # fmt: skip
+    held = 0 if end else len([page for page in series if page is not None]) * series.keyframe.size
+    if not end and held != math.prod(series.shape):
+        raise UnreadableImage(path, f"its metadata declare {' x '.join(map(str, series.shape))} pixels ({series.axes}), "
+                                    f"but its pages hold {held}: planes are missing; export it again")  # fmt: skip
+
+
+def _axes(path: Path, series: tifffile.TiffPageSeries, photometric: int) -> str:
+    """Return one letter an axis; what a file calls sequence, index or sample is taken as frames."""
+    if photometric in {2, 3, 5, 6} and "S" in series.axes:
         raise UnreadableImage(path, "it is a colour picture, whose values are not measurements; "
                                     "export the grey image with counts")  # fmt: skip
-    array = np.asarray(array)
-    if array.dtype.kind not in "uif":
-        raise UnreadableImage(path, f"pixels are of type {array.dtype}; expected integer or float counts")
+    axes = re.sub("[QIS]", "T", series.axes)
+    if not axes.endswith("YX") or len(set(axes)) != len(axes):
+        raise UnreadableImage(path, f"its axes are {series.axes} ({' x '.join(map(str, series.shape))}); expected planes "
+                                    "(YX) in a stack, with each axis once: export one grey plane a page")  # fmt: skip
+    return axes
+
+
+def _pixels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> NDArray[Any]:
+    """Return the counts: small stacks in memory, large ones as `LazyPages`."""
+    if series.dtype.kind not in "uif":
+        raise UnreadableImage(path, f"pixels are of type {series.dtype}; expected integer or float counts")
+    lazy = series.nbytes > LAZY_BYTES and math.prod(series.shape[:-2]) > 1
+    at_once = series.keyframe.nbytes if lazy else series.nbytes
+    if at_once > _MAX_BYTES:
+        raise UnreadableImage(path, f"{at_once / 2**30:.1f} GiB of pixels is over the limit of {_MAX_BYTES >> 30} GiB; "
+                                    "crop it or bin it")  # fmt: skip
+    if lazy:
+        return cast(Any, LazyPages(path, tif, series))
+    array = np.asarray(series.asarray())
     if array.dtype.kind == "f" and not np.isfinite(array).any():
         raise UnreadableImage(path, "no pixel holds a finite number")
-    return array, re.sub("[QIS]", "T", axes)
+    return array
 
 
-def _pixel_size(tif: tifffile.TiffFile) -> tuple[tuple[float, float] | None, list[str]]:
+class LazyPages(LazyArray):
+    """The planes of a TIFF that stay on disk; an index decodes only the pages that it needs.
+
+    Threads may share one: they take turns at the file, and tifffile decodes the pages of a turn in parallel
+    (`TIFFFILE_NUM_THREADS`, or half the cores).
+
+    Parameters
+    ----------
+    path : of the file, opened for each reading.
+    tif : the opened file, whose directory was read; its handle may be closed afterwards.
+    series : of equal pages, shape (..., Y, X).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.tif")
+    ...     tifffile.imwrite(path, np.arange(24, dtype=np.uint8).reshape(4, 2, 3), compression="zlib")
+    ...     with tifffile.TiffFile(path) as tif:
+    ...         pages = LazyPages(path, tif, tif.series[0])
+    ...     pages.shape, pages[2, 0].tolist(), [(start, len(block)) for start, block in pages.blocks(3)]
+    ((4, 2, 3), [12, 13, 14], [(0, 3), (3, 1)])
+    """
+
+    def __init__(self, path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+        self.path = path
+        self.shape = tuple(int(n) for n in series.shape)
+        self.dtype = np.dtype(series.dtype).newbyteorder("=")
+        self._tif, self._series = tif, series
+        self._offset = series.dataoffset  # of pixels that lie in the file one after another, as they are
+        self._stored = self.dtype.newbyteorder(tif.byteorder)
+        self._per_page = 1 if self._offset is not None else math.prod(self.shape[:-2]) // len(series)
+        self._turn = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross process borders by name: the other side reads the file's directory again."""
+        return _reopened, (self.path,)
+
+    def blocks(self, n: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first plane, n planes) of the flattened leading axes, the next ones decoded meanwhile."""
+        planes = math.prod(self.shape[:-2])
+        starts = range(0, planes, n)
+        return zip(starts, ahead(partial(self._planes, np.arange(a, min(a + n, planes))) for a in starts), strict=False)
+
+    def _take(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        planes = np.arange(math.prod(self.shape[:-2])).reshape(self.shape[:-2])[index[:-2]]
+        found = self._planes(planes.ravel()).reshape(*planes.shape, *self.shape[-2:])
+        return found[(..., *index[-2:])]
+
+    def _planes(self, planes: NDArray[np.intp]) -> NDArray[Any]:
+        """Decode planes by their number, shape (planes, Y, X)."""
+        if planes.size == 0:
+            return np.empty((0, *self.shape[-2:]), self.dtype)
+        with self._turn:
+            if self._offset is not None:
+                return self._copied(planes)
+            pages, at = np.unique(planes // self._per_page, return_inverse=True)
+            decoded = self._decoded(pages.tolist()).reshape(-1, self._per_page, *self.shape[-2:])
+        if self._per_page == 1 and len(pages) == len(planes) and bool((at[:-1] < at[1:]).all()):
+            return decoded[:, 0]
+        return decoded[at, planes % self._per_page]
+
+    def _decoded(self, pages: list[int]) -> NDArray[Any]:
+        handle = self._tif.filehandle
+        handle.open()
+        try:
+            return np.asarray(self._tif.asarray(pages, series=self._series)).astype(self.dtype, copy=False)
+        finally:
+            handle.close()
+
+    def _copied(self, planes: NDArray[np.intp]) -> NDArray[Any]:
+        """Read planes that are stored as they are."""
+        out = np.empty((len(planes), *self.shape[-2:]), self._stored)
+        with self.path.open("rb") as handle:
+            for plane, target in zip(planes.tolist(), out, strict=True):
+                handle.seek(cast(int, self._offset) + plane * target.nbytes)
+                if handle.readinto(target.reshape(-1).view(np.uint8)) != target.nbytes:
+                    raise UnreadableImage(self.path, f"plane {plane + 1} is cut off; copy the file again")
+        return out.astype(self.dtype, copy=False)
+
+
+def _reopened(path: Path) -> LazyPages:
+    with tifffile.TiffFile(path, _multifile=False) as tif:
+        check_complete(path, tif)
+        return LazyPages(path, tif, tif.series[0])
+
+
+@dataclass(frozen=True)
+class _OmeFacts:
+    """What OME-XML says of an image beside its pixel size."""
+
+    slice_mm: float | None = None
+    timing: FrameTiming | None = None
+    bands: tuple[Band, ...] = ()
+    exposure_s: float | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def _ome_image(path: Path, tif: tifffile.TiffFile) -> Element | None:
+    """Return the `Pixels` of the first image of OME-XML whose planes are all in this file; None without OME-XML."""
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, fromstring
+
+    if "<!DOCTYPE" in (tif.pages[0].description or ""):  # type: ignore[union-attr]
+        raise UnreadableImage(path, "its XML description holds a DOCTYPE, which is refused; export it again")
+    if not tif.is_ome:
+        return None
+    try:
+        root = fromstring(tif.ome_metadata or "", forbid_dtd=True)
+    except (ParseError, DefusedXmlException) as err:
+        raise UnreadableImage(path, f"its OME-XML cannot be read ({err}); export it again") from err
+    images = root.findall("{*}Image/{*}Pixels")
+    if not images:
+        raise UnreadableImage(path, "its OME-XML describes no image of this file (the description lies in a companion "
+                                    "file); export it as one file")  # fmt: skip
+    pages = len(tif.pages)
+    planes = sum(_declared(path, pixels, pages) for pixels in images)
+    if planes > pages:
+        first = "x".join(images[0].get(f"Size{axis}", "?") for axis in "TCZ")
+        raise UnreadableImage(path, f"its OME-XML declares {planes} planes (T x C x Z of the first image: {first}), the "
+                                    f"file holds {pages} pages; export it as one complete file")  # fmt: skip
+    return images[0]
+
+
+def _declared(path: Path, pixels: Element, pages: int) -> int:
+    """Return how many pages an OME image declares; refuse one that points outside of the file's pages."""
+    try:
+        t, c, z = (int(pixels.attrib[f"Size{axis}"]) for axis in "TCZ")
+        samples = max([int(channel.get("SamplesPerPixel", 1)) for channel in pixels.findall("{*}Channel")], default=1)
+        reach = [
+            int(data.get("IFD", 0)) + int(data.get("PlaneCount", data.get("NumPlanes", 1)))
+            for data in pixels.findall("{*}TiffData")
+        ]
+    except (KeyError, ValueError) as err:
+        raise UnreadableImage(path, f"its OME-XML states no usable sizes ({err}); export it again") from err
+    if min(t, c, z, samples) < 1:
+        raise UnreadableImage(path, f"its OME-XML states sizes T {t}, C {c}, Z {z}; expected 1 or more of each")
+    if max(reach, default=0) > pages or any(int(data.get("IFD", 0)) < 0 for data in pixels.findall("{*}TiffData")):
+        raise UnreadableImage(path, f"its OME-XML names page {max(reach)}, the file holds {pages} pages; export it as one "
+                                    "complete file")  # fmt: skip
+    return max(1, t * z * c // samples)
+
+
+def _ome_facts(pixels: Element, extents: dict[str, int]) -> _OmeFacts:
+    """Read slice distance, times and bands; what contradicts the image is left out and said."""
+    notes: list[str] = []
+    warnings: list[str] = []
+    depth = _ome_length(pixels, "Z") if "Z" in extents else None
+    channels = pixels.findall("{*}Channel")
+    bands = tuple(_ome_band(channel) for channel in channels)
+    if len(bands) != extents.get("C", 1) or not any(b != Band() for b in bands):
+        bands = ()
+    timing, exposure = None, _ome_exposure(pixels)
+    if extents.get("T", 1) > 1:
+        try:
+            timing = _ome_timing(pixels, extents, exposure, notes)
+        except ValueError as err:  # TimingError, or a plane number that is none
+            warnings.append(f"the frame times of OME are not used: {err}")
+    return _OmeFacts(depth, timing, bands, exposure, tuple(notes), tuple(warnings))
+
+
+def _ome_band(channel: Element) -> Band:
+    emission, excitation = (_number(channel, f"{kind}Wavelength", _NM, "nm") for kind in ("Emission", "Excitation"))
+    return Band(emission, excitation, channel.get("Name", ""))
+
+
+def _ome_exposure(pixels: Element) -> float | None:
+    """Return the exposure that all planes share, in s."""
+    times = {_number(plane, "ExposureTime", _SECONDS) for plane in pixels.findall("{*}Plane")}
+    return times.pop() if len(times) == 1 else None
+
+
+def _ome_timing(
+    pixels: Element, extents: dict[str, int], exposure: float | None, notes: list[str]
+) -> FrameTiming | None:
+    """Return frame times as measured (DeltaT of each frame's first plane), else as planned (TimeIncrement)."""
+    frames = extents["T"]
+    measured = {
+        int(plane.get("TheT", -1)): _number(plane, "DeltaT", _SECONDS, low=-math.inf)
+        for plane in pixels.findall("{*}Plane")
+        if plane.get("TheC", "0") == "0" and plane.get("TheZ", "0") == "0"
+    }
+    step = _number(pixels, "TimeIncrement", _SECONDS)
+    start = tuple(measured.get(t) for t in range(frames))
+    if None not in start:
+        notes.append("frame times from OME's DeltaT of each frame's first plane")
+    elif step is not None:
+        start = tuple(t * step for t in range(frames))
+        notes.append(f"frame times from OME's TimeIncrement of {step:g} s")
+    else:
+        notes.append("OME states no frame times with a unit")
+        return None
+    single = exposure is not None and extents.get("Z", 1) == extents.get("C", 1) == 1
+    notes.append(
+        "frames last as long as the exposure" if single else "how long a frame lasts is not stated: taken as 0"
+    )
+    return FrameTiming(cast(tuple[float, ...], start), ((exposure if single else 0.0),) * frames)  # type: ignore[arg-type]
+
+
+def _number(element: Element, name: str, units: dict[str, float], default: str = "", low: float = 0.0) -> float | None:
+    """Return an attribute in the base unit of `units`; None without a known unit, or not finite and above `low`."""
+    try:
+        value = float(element.get(name, "nan")) * units.get(element.get(f"{name}Unit", default), math.nan)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > low else None
+
+
+def _pixel_size(tif: tifffile.TiffFile, ome: Element | None) -> tuple[tuple[float, float] | None, list[str]]:
     """Return (y, x) in mm and a note on where it comes from; None where the file does not say."""
-    if tif.is_ome and tif.ome_metadata:
-        sizes = tifffile.xml2dict(_no_doctype(tif.ome_metadata))["OME"]["Image"]
-        pixels = (sizes[0] if isinstance(sizes, list) else sizes)["Pixels"]
-        y, x = (_ome_length(pixels, axis) for axis in "YX")
+    if ome is not None:
+        y, x = (_ome_length(ome, axis) for axis in "YX")
         return ((y, x), ["pixel size from OME"]) if y and x else (None, ["OME states no pixel size"])
     page = tif.pages[0]
     x_res, y_res = (page.tags.valueof(name) for name in ("XResolution", "YResolution"))  # type: ignore[union-attr]
@@ -123,16 +394,8 @@ def _pixel_size(tif: tifffile.TiffFile) -> tuple[tuple[float, float] | None, lis
     return (factor / per_unit[0], factor / per_unit[1]), ["pixel size from the resolution tags"]
 
 
-def _no_doctype(xml: str) -> str:
-    if "<!DOCTYPE" in xml:
-        raise ValueError("its OME-XML holds a DOCTYPE, which is refused")
-    return xml
-
-
-def _ome_length(pixels: dict[str, Any], axis: str) -> float | None:
-    value = pixels.get(f"PhysicalSize{axis}")
-    unit = str(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-    return float(value) * _MM[unit] if value and unit in _MM else None
+def _ome_length(pixels: Element, axis: str) -> float | None:
+    return _number(pixels, f"PhysicalSize{axis}", _MM, "µm")
 
 
 def _ratio(value: Any) -> float:

@@ -56,6 +56,22 @@ def _physiology() -> dict[tuple[str, str, str], Constant]:
     return table
 
 
+@lru_cache(maxsize=1)
+def tissue_optics() -> dict[str, tuple[tuple[float, float, float], ...]]:
+    """Return (wavelength in nm, absorption per mm, reduced scattering per mm) by organ, wavelengths rising.
+
+    Examples
+    --------
+    >>> tissue_optics()["liver"][-1]
+    (780.0, 0.13, 0.58)
+    """
+    table: dict[str, list[tuple[float, float, float]]] = {}
+    for row in _rows("tissue_optics.csv"):
+        per_mm = (float(row[k]) / 10 for k in ("mu_a_per_cm", "mu_s_reduced_per_cm"))
+        table.setdefault(row["organ"], []).append((float(row["wavelength_nm"]), *per_mm))
+    return {organ: tuple(sorted(rows)) for organ, rows in table.items()}
+
+
 def physiology(species: str, organ: str, parameter: str) -> Constant | None:
     """Return a physiological constant with its published range, or None when no source gives one.
 

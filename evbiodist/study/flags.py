@@ -25,6 +25,7 @@ FLAGS: dict[str, Flag] = {
         # images
         Flag("saturated", "pixels at the sensor's limit were left out", "image again with a shorter exposure"),
         Flag("cosmic", "pixels hit by cosmic rays were left out", "none needed"),
+        Flag("dead", "dead or hot pixels were left out", "none needed; ask for service if there are many"),
         Flag(
             "collinear",
             "the footprints of two organs overlap so much that they share one signal",
@@ -51,12 +52,42 @@ FLAGS: dict[str, Flag] = {
             "acquire a dark frame of the same exposure and binning",
         ),
         Flag(
+            "no_irradiance",
+            "fluorescent radiance was not divided by the excitation irradiance, which the folder does not give",
+            "compare only images of the same filters and lamp level, or export radiant efficiency",
+        ),
+        Flag(
             "systematic",
             "an error of calibration or of a found outline is carried in se_systematic",
             "none needed; draw the organs yourself to avoid the outline's share",
         ),
+        Flag(
+            "not_registered",
+            "the frame could not be matched to the reference frame, so its organs lie where they were outlined",
+            "outline the organs on this frame, or register by the body's outline",
+        ),
+        Flag(
+            "uncertain_name",
+            "the organ was named by its place or shape, and another name is not unlikely (confidence below 0.8)",
+            "look at the outlines; correct the tray's layout, or give a label image",
+        ),
+        Flag(
+            "uncertain_head",
+            "which end of the animal is the head is not sure (confidence below 0.8)",
+            "say on which side of the image the nose cones are, or give a label image",
+        ),
         # tables
         Flag("below_lloq", "below the lower limit of quantification", "treated by the BLQ rule of the analysis"),
+        Flag(
+            "above_range",
+            "above the highest standard of the calibration curve, so extrapolated",
+            "dilute and measure again, or add a higher standard",
+        ),
+        Flag(
+            "not_linear",
+            "the standards do not lie on the fitted line (lack of fit)",
+            "fit within the linear range, or on the log scale",
+        ),
         Flag("no_se", "the source gives no uncertainty", "give sd and n, or se"),
         Flag(
             "n_unknown",

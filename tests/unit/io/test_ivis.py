@@ -1,4 +1,4 @@
-"""IVIS clicks: header, calibration arithmetic, refusals; and the real folder of five mice."""
+"""IVIS clicks: header, calibration arithmetic, fluorescence, refusals; and the real folder of five mice."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,8 @@ import tifffile
 
 from evbiodist.io.ivis import load_click
 from evbiodist.io.registry import read
+from evbiodist.io.scan import RADIANCE, RADIANT_EFFICIENCY, Band
+from evbiodist.study.flags import FLAGS
 from evbiodist.study.problems import UnreadableImage
 
 HEADER = """*** ClickNumber:\tX1
@@ -133,6 +135,180 @@ def test_missing_and_truncated_images(click):
         read(folder)
 
 
+# ------------------------------------------------------------------------------ fluorescence
+
+NO_IRRADIANCE = "radiant efficiency needs the excitation irradiance, which the folder does not give"
+
+
+def fluorescent(excitation="535", emission="620", more=""):
+    """Further keys of the luminescent section, which is the last of its name in a second block."""
+    return (f"*** luminescent image:\tluminescent.TIF\nLuminescent Exposure (Seconds):\t10\nBinning Factor:\t8\n"
+            f"f Number:\t1\nField of View:\t4\nRead Bias Level:\t500\nEmission filter:\t{emission}\n"
+            f"Excitation filter:\t{excitation}\n{more}")  # fmt: skip
+
+
+def test_without_irradiance_fluorescence_stays_radiance_and_says_so(click):
+    bright = read(click())
+    scan = read(click(extra=fluorescent()))
+    assert scan.unit == RADIANCE
+    np.testing.assert_allclose(scan.signal(), bright.signal(), rtol=1e-12)
+    assert "no_irradiance" in scan.flags
+    assert NO_IRRADIANCE in scan.warnings
+    assert scan.bands == (Band(620.0, 535.0, "535 to 620"),)
+    assert "no_irradiance" in FLAGS
+    assert "no_irradiance" not in bright.flags
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["Excitation Irradiance (uW/cm^2):\t250", "Excitation irradiance:\t250 \xb5W/cm\xb2", "Lamp power:\t2.5e2 uW/cm2"],
+)
+def test_a_stated_irradiance_gives_radiant_efficiency(click, key):
+    folder = click(extra=fluorescent(more=key + "\n"))
+    (folder / "ClickInfo.txt").write_bytes((folder / "ClickInfo.txt").read_text().encode("cp1252"))
+    scan = read(folder)
+    assert scan.unit == RADIANT_EFFICIENCY
+    np.testing.assert_allclose(scan.signal(), read(click()).signal() / 250, rtol=1e-12)
+    assert any("divided by the excitation irradiance of 250 uW/cm2" in n for n in scan.notes)
+    assert NO_IRRADIANCE not in scan.warnings
+
+
+@pytest.mark.parametrize(
+    "key", ["Excitation Irradiance:\t250", "Lamp power:\t250 uW", "Stage irradiance (uW/cm2):\t250",
+            "Excitation irradiance (uW/cm2):\t0", "Spectral Imaging Excitation 535:\t536.12,31.74,4.11E+02,2.72E+01"]
+)  # fmt: skip
+def test_a_number_without_unit_or_of_something_else_is_no_irradiance(click, key):
+    scan = read(click(extra=fluorescent(more=key + "\n")))
+    assert scan.unit == RADIANCE
+    assert NO_IRRADIANCE in scan.warnings
+
+
+def test_what_looks_like_an_irradiance_is_named(click):
+    extra = fluorescent() + ("*** fluorescent reference image:\tfluorescentreference.TIF\nField of View:\t4\n"
+                             "*** Camera System Info:\t\nSpectral Imaging Excitation 535:\t536,31,4.11E+02\n")  # fmt: skip
+    folder = click(extra=extra)
+    tifffile.imwrite(folder / "fluorescentreference.TIF", np.full((8, 8), 7, np.uint16))
+    scan = read(folder)
+    assert any("power in uW through a 2 mm hole" in n for n in scan.notes)
+    assert any("fluorescentreference.TIF shows the relative pattern" in n for n in scan.notes)
+    assert scan.path.name == "luminescent.TIF"
+    assert read(folder / "fluorescentreference.TIF").signal().max() == 7
+
+
+@pytest.mark.parametrize(
+    ("excitation", "emission", "band", "lit"),
+    [("Block", "Open", Band(None, None, "Open"), False), ("Block", "620", Band(620.0, None, "620"), False),
+     ("GFP", "GFP", Band(None, None, "GFP to GFP"), True), ("500", "ICG", Band(None, 500.0, "500 to ICG"), True)],
+)  # fmt: skip
+def test_filters_become_bands_and_names_are_no_wavelengths(click, excitation, emission, band, lit):
+    scan = read(click(extra=fluorescent(excitation, emission)))
+    assert scan.bands == (band,)
+    assert ("no_irradiance" in scan.flags) == lit
+    assert any("transmission" in n for n in scan.notes) == (band.emission_nm is not None)
+
+
+@pytest.mark.parametrize(
+    ("excitation", "lamp", "lit", "words"),
+    [("Open", "", False, "'Open' but no lamp level is given; it is read as bioluminescence"),
+     ("Open", "Fluorescent lamp level:\tHigh\n", True, ""), ("535", "Illumination level:\tLow\n", True, ""),
+     ("535", "Fluorescent lamp level:\tOff\n", False, "'535' but the lamp is off; it is read as bioluminescence")],
+)  # fmt: skip
+def test_the_lamp_decides_and_doubt_is_said(click, excitation, lamp, lit, words):
+    scan = read(click(extra=fluorescent(excitation, "620", lamp)))
+    assert ("no_irradiance" in scan.flags) == lit
+    assert any(words in w for w in scan.warnings)
+    assert scan.bands[0].excitation_nm == (535.0 if lit and excitation == "535" else None)
+
+
+def test_a_vendor_image_in_radiant_efficiency_keeps_its_unit(click):
+    block = CORRECTED.format(flat=1).replace("p/sec/cm^2/sr", "(p/sec/cm^2/sr)/(uW/cm^2)")
+    folder = click(extra=fluorescent() + block)
+    tifffile.imwrite(folder / "luminescentFloatCorrected.TIF", np.full((8, 8), 123.0, np.float32))
+    scan = read(folder)
+    assert scan.unit == RADIANT_EFFICIENCY
+    np.testing.assert_array_equal(scan.signal(), 123.0)
+    assert scan.bands == (Band(620.0, 535.0, "535 to 620"),)
+    assert "no_irradiance" not in scan.flags
+
+
+# ------------------------------------------------------------------------------ bias frame, hostile files
+
+
+def with_bias(folder, counts):
+    info = folder / "ClickInfo.txt"
+    info.write_text(info.read_text() + "*** readbiasonly image:\treadbiasonly.TIF\nData Multiplier:\t10\n")
+    tifffile.imwrite(folder / "readbiasonly.TIF", counts.astype(np.uint16))
+    return folder
+
+
+def test_a_bias_frame_checks_the_level(click, tmp_path):
+    rng = np.random.default_rng(3)
+    agrees = read(with_bias(click(), rng.normal(5010, 10, (8, 8)).round()))
+    assert any(
+        "readbiasonly.TIF averages 50" in n and "agrees with the Read Bias Level of 500" in n for n in agrees.notes
+    )
+    differs = read(with_bias(click(), rng.normal(6000, 10, (8, 8)).round()))
+    assert any("the header's Read Bias Level is 500; the header is believed" in w for w in differs.warnings)
+    constant = read(with_bias(click(), np.full((8, 8), 65534)))
+    assert "readbiasonly.TIF is refused as a bias frame: every pixel holds 6553.4" in constant.warnings
+    (tmp_path / "readbiasonly.TIF").write_bytes(b"II*\0")
+    damaged = read(tmp_path)
+    assert any("the bias frame cannot be read, so the Read Bias Level is not checked" in w for w in damaged.warnings)
+    for scan in (agrees, differs, constant, damaged):
+        np.testing.assert_array_equal(scan.signal(), agrees.signal())
+
+
+def test_a_bias_frame_stands_in_for_a_missing_level(click):
+    folder = with_bias(click(), np.random.default_rng(3).normal(5000, 10, (8, 8)).round())
+    info = folder / "ClickInfo.txt"
+    info.write_text(info.read_text().replace("Read Bias Level:\t500\nImage Units", "Image Units"))
+    scan = read(folder)
+    assert scan.camera.bias == pytest.approx(500, abs=1)
+    assert any("the header gives no Read Bias Level; the mean of readbiasonly.TIF" in n for n in scan.notes)
+    (folder / "readbiasonly.TIF").unlink()
+    with pytest.raises(UnreadableImage, match="no Read Bias Level and there is no usable bias frame"):
+        read(folder)
+
+
+@pytest.mark.parametrize("text", ["1.0,0,x,0,0,0.5,-0.25", "1.0", "1.0,,,0,0,0,0"])
+def test_a_flat_field_that_is_no_numbers_is_refused(click, text):
+    folder = click()
+    info = folder / "ClickInfo.txt"
+    info.write_text(info.read_text().replace("1.0,0,-0.1,0,0,0.5,-0.25", text))
+    with pytest.raises(UnreadableImage, match=r"'Shelf Position A FF5 f/1 Coefs' of the header holds '1\.0"):
+        read(folder)
+
+
+def test_links_out_of_the_folder_are_not_followed(click, tmp_path_factory):
+    folder = click()
+    outside = tmp_path_factory.mktemp("outside") / "secret.TIF"
+    tifffile.imwrite(outside, np.full((8, 8), 9999, np.uint16))
+    (folder / "luminescent.TIF").unlink()
+    (folder / "luminescent.TIF").symlink_to(outside)
+    with pytest.raises(UnreadableImage, match="a link to a place outside its folder, which is not followed"):
+        read(folder)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (1 << 14, 1 << 14)])
+def test_shapes_of_no_camera_are_refused(click, shape):
+    folder = click()
+    with tifffile.TiffWriter(folder / "luminescent.TIF") as tif:
+        if len(shape) == 3:
+            tif.write(np.zeros(shape, np.uint16), volumetric=True, tile=(16, 16, 16))
+        else:
+            tif.write(iter([b"x"] * 1024), shape=shape, dtype=np.uint8, tile=(512, 512), compression="zlib")
+    with pytest.raises(UnreadableImage, match=r"its shape \(.*\) is not that of a camera's grey frame"):
+        read(folder)
+
+
+def test_a_header_of_monstrous_size_is_refused(click):
+    folder = click()
+    with (folder / "ClickInfo.txt").open("r+b") as handle:
+        handle.truncate(1 << 30)
+    with pytest.raises(UnreadableImage, match="1073741824 bytes is no header"):
+        read(folder)
+
+
 # ------------------------------------------------------------------------------ the real folder
 
 
@@ -146,6 +322,8 @@ def test_real_header(ivis_click):
     assert scan.camera.saturation == 61000
     assert scan.pixel_size_mm == pytest.approx((224 / 240, 224 / 240))
     assert any("background.TIF is refused as a dark frame (every pixel holds 65534)" in n for n in scan.warnings)
+    assert scan.bands == (Band(None, None, "Open"),)
+    assert any("readbias.TIF averages 496.203 counts and agrees" in n for n in scan.notes)
 
 
 def test_real_calibration_chain(ivis_click):
