@@ -400,15 +400,25 @@ def report(directory: str, quiet: bool, as_json: bool) -> None:
 
 @main.command()
 @click.argument("out")
+@click.option("--kind", default="optical", show_default=True, type=click.Choice(["optical", "pet"]),
+              help="Trays, frames and a gamma counter; or PET volumes.")  # fmt: skip
 @click.option("--seed", default=1, show_default=True, type=int, help="The same seed gives the same bytes.")
-@click.option("--animals", default=3, show_default=True, type=click.IntRange(1, 50), help="Animals per time and label.")
+@click.option(
+    "--animals",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 50),
+    help="Animals per time and label; in all for pet.",
+)
 @click.option("--times", default="0.083,0.5,2,8,24", show_default=True, help="Hours of sacrifice.")
 @click.option("--kinetics-cv", default=0.0, show_default=True, type=click.FloatRange(0, 2), help="Spread of the truth.")
 @click.option(
     "--animal-cv", default=0.15, show_default=True, type=click.FloatRange(0, 2), help="Spread of the animals."
 )
 @click.option("--in-vivo/--no-in-vivo", default=True, show_default=True, help="Also follow one animal a label.")
-def phantom(out: str, seed: int, animals: int, times: str, kinetics_cv: float, animal_cv: float, in_vivo: bool) -> None:
+def phantom(
+    out: str, kind: str, seed: int, animals: int, times: str, kinetics_cv: float, animal_cv: float, in_vivo: bool
+) -> None:
     """Write a digital study with truth.csv into OUT."""
     from evbiodist.phantom.study import Design, write_study
 
@@ -422,8 +432,23 @@ def phantom(out: str, seed: int, animals: int, times: str, kinetics_cv: float, a
         raise ValueError(f"'{out}' holds a study or file already; choose another folder")
     if hours[-1] > 1e4 or not all(t < 1e5 for t in hours) or seed < 0:
         raise ValueError("--times goes up to 10000 h and --seed is 0 or more")
+    if kind == "pet":
+        from evbiodist.phantom.pet import PetDesign, write_pet_study
+
+        _refuse_with_pet("times", "in_vivo")
+        volumes = PetDesign(animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv)
+        click.echo(f"digital study in {write_pet_study(out, seed, volumes)}")
+        return
     design = Design(times_h=hours, animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv, in_vivo=in_vivo)
     click.echo(f"digital study in {write_study(out, seed, design)}")
+
+
+def _refuse_with_pet(*names: str) -> None:
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise ValueError(f"--{name.replace('_', '-')} says when and how light is imaged; leave it out with --kind pet, which "
+                             "scans every animal from the injection to 2 h")  # fmt: skip
 
 
 @main.command()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evbiodist.batch import store
+from evbiodist.batch.animals import AnimalsTask, process_any
 from evbiodist.batch.engine import one_thread, run_tasks
-from evbiodist.batch.scans import ScanResult, ScanTask, process
+from evbiodist.batch.scans import ScanResult, ScanTask
 from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
 from evbiodist.crossval.consensus import COLUMNS as CONSENSUS
-from evbiodist.io.organ_tables import OrganTable, read_organ_table
+from evbiodist.io.organ_tables import OrganTable
+from evbiodist.io.registry import read_table
 from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, Dosing, Dosings, model_parameters, nca_parameters
 from evbiodist.kinetics.catalogue import catalogue
 from evbiodist.kinetics.pooling import POOLED
@@ -86,7 +88,7 @@ def check_tables(study: Study) -> tuple[list[OrganTable], list[Problem]]:
     problems: list[Problem] = []
     for source in study.observation_sources:
         try:
-            table = read_organ_table(study.root / source.file, source)
+            table = read_table(study.root / source.file, source)
         except InputError as err:
             problems += err.problems
             continue
@@ -238,46 +240,45 @@ def _scans(
     study: Study, out: Path, workers: int, tell: Progress
 ) -> tuple[list[Observation], list[dict[str, Any]], list[str], dict[str, str]]:
     """Quantify every scan that has no shard yet; return rows, failures, notes and input hashes."""
-    tasks: dict[str, ScanTask] = {}
     records: dict[str, ScanRecord] = {}
     done: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
     hashes: dict[str, str] = {}
-    for record in study.scans:
-        task = _task(study, record)
-        try:
-            inputs = _hash_inputs(study, record, hashes)
-        except (OSError, UnreadableImage) as err:
-            failures.append(_failure(record, err))
+    work: list[tuple[ScanTask | AnimalsTask, tuple[str, ...]]] = []
+    for members in _together(study):
+        readable = [r for r in members if _readable(study, r, hashes, failures)]
+        if not readable:
             continue
-        key = store.key_of("scan", _version(), inputs, record.model_dump(), task.settings.model_dump(),
-                           task.label.model_dump(), task.groups, task.decay, study.name)  # fmt: skip
-        records[key] = record
-        held = store.read_shard(out, key)
-        picture = store.shard_path(out, key, ".png")
-        if held is not None and picture.is_file() and store.sha256(picture) == held["picture"]:
-            done[key] = held
+        task = _task(study, readable)
+        keys = _keys(study, task, readable, hashes)
+        records |= dict(zip(keys, readable, strict=True))
+        held = {key: content for key in keys if (content := _held(out, key)) is not None}
+        if len(held) == len(keys):
+            done |= held
         else:
-            tasks[key] = task
-    total, failed = len(study.scans), len(failures)
-    tell({"event": "scan", "done": len(done) + failed, "total": total, "failed": failed, "resumed": len(done)})
-    keys = list(tasks)
-    for i, outcome in run_tasks(process, [tasks[k] for k in keys], workers):
-        key = keys[i]
-        record = records[key]
-        if isinstance(outcome, ScanResult):
-            outcome = _at_rest(study, record, hashes) or outcome
-        if isinstance(outcome, BaseException):
-            failures.append(_failure(record, outcome))
-            failed += 1
-        else:
-            content = {"picture": hashlib.sha256(outcome.picture).hexdigest(),
-                       "rows": [r.model_dump() for r in outcome.rows], "warnings": list(outcome.warnings),
-                       "legend": list(outcome.legend)}  # fmt: skip
-            store.write_bytes(store.shard_path(out, key, ".png"), outcome.picture)
-            store.write_shard(out, key, content)
-            done[key] = content
-        tell({"event": "scan", "done": len(done) + failed, "total": total, "failed": failed, "name": record.scan})
+            work.append((task, keys))
+    total = len(study.scans)
+    tell(
+        {
+            "event": "scan",
+            "done": len(done) + len(failures),
+            "total": total,
+            "failed": len(failures),
+            "resumed": len(done),
+        }
+    )
+    for i, outcome in run_tasks(process_any, [task for task, _ in work], workers):
+        keys = work[i][1]
+        for key, result in zip(keys, outcome if isinstance(outcome, tuple) else [outcome] * len(keys), strict=True):
+            record = records[key]
+            if isinstance(result, ScanResult):
+                result = _at_rest(study, record, hashes) or result
+            if isinstance(result, BaseException):
+                failures.append(_failure(record, result))
+            else:
+                done[key] = _keep(out, key, result)
+            tell({"event": "scan", "done": len(done) + len(failures), "total": total, "failed": len(failures),
+                  "name": record.scan})  # fmt: skip
     store.prune_shards(out, records)
     rows, notes = [], []
     for key in sorted(done, key=lambda k: records[k].scan):
@@ -287,10 +288,59 @@ def _scans(
     return rows, sorted(failures, key=lambda f: f["name"]), notes, hashes
 
 
-def _task(study: Study, record: ScanRecord) -> ScanTask:
-    groups = tuple((s.group if (s := study.subject(name, record.label)) else "all") for name in record.subjects)
-    return ScanTask(study.root, study.name, record, study.labels[record.label], groups, study.settings.imaging,
-                    study.settings.corrections.decay)  # fmt: skip
+def _together(study: Study) -> list[list[ScanRecord]]:
+    """Return the scans that are worked on together: all of the same animals where their anatomy is inferred, else one."""
+    groups: dict[object, list[ScanRecord]] = {}
+    for record in study.scans:
+        joint = study.settings.imaging.footprint == "optical" and record.kind == "in_vivo"
+        groups.setdefault((record.subjects, record.label) if joint else record.scan, []).append(record)
+    return list(groups.values())
+
+
+def _readable(study: Study, record: ScanRecord, hashes: dict[str, str], failures: list[dict[str, Any]]) -> bool:
+    try:
+        _hash_inputs(study, record, hashes)
+    except (OSError, UnreadableImage) as err:
+        failures.append(_failure(record, err))
+        return False
+    return True
+
+
+def _task(study: Study, members: Sequence[ScanRecord]) -> ScanTask | AnimalsTask:
+    record, settings, decay = members[0], study.settings.imaging, study.settings.corrections.decay
+    label = study.labels[record.label]
+    animals = [study.subject(name, record.label) for name in record.subjects]
+    groups = tuple(s.group if s else "all" for s in animals)
+    if settings.footprint == "optical" and record.kind == "in_vivo":
+        weights = tuple(s.weight_g if s else None for s in animals)
+        return AnimalsTask(study.root, study.name, tuple(members), label, groups, weights, settings, decay)
+    masses = {m.organ: m.mass_g for m in study.masses if m.subject == record.subject}
+    return ScanTask(study.root, study.name, record, label, groups, settings, decay, masses)
+
+
+def _keys(
+    study: Study, task: ScanTask | AnimalsTask, members: Sequence[ScanRecord], hashes: dict[str, str]
+) -> tuple[str, ...]:
+    """Return the names of the shards: everything that a scan's result depends on, and which scan of its task it is."""
+    inputs = [_hash_inputs(study, record, hashes) for record in members]
+    about: list[Any] = [task.settings.model_dump(), task.label.model_dump(), task.groups, task.decay, study.name]
+    about.append(sorted(task.masses_g.items()) if isinstance(task, ScanTask) else task.weights_g)
+    whole = store.key_of("scan", _version(), inputs, [r.model_dump() for r in members], about)
+    return tuple(store.key_of(whole, record.scan) for record in members)
+
+
+def _held(out: Path, key: str) -> dict[str, Any] | None:
+    held, picture = store.read_shard(out, key), store.shard_path(out, key, ".png")
+    whole = held is not None and picture.is_file() and store.sha256(picture) == held["picture"]
+    return held if whole else None
+
+
+def _keep(out: Path, key: str, result: ScanResult) -> dict[str, Any]:
+    content = {"picture": hashlib.sha256(result.picture).hexdigest(), "rows": [r.model_dump() for r in result.rows],
+               "warnings": list(result.warnings), "legend": list(result.legend)}  # fmt: skip
+    store.write_bytes(store.shard_path(out, key, ".png"), result.picture)
+    store.write_shard(out, key, content)
+    return content
 
 
 def _hash_inputs(study: Study, record: ScanRecord, known: dict[str, str]) -> dict[str, str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evbiodist.imaging.optics import CLEAR, LOG_SE_ABSORPTION, escape_fraction, has_optics, optics
 from evbiodist.imaging.organs import OrganMap, from_label_image
 from evbiodist.imaging.quantify import OrganSignals, quantify
 from evbiodist.imaging.segment import segment_body, segment_tray
@@ -27,6 +29,12 @@ _OUTLINES = ((255, 99, 71), (64, 196, 255), (255, 214, 0), (124, 252, 0), (238, 
              (0, 250, 154), (255, 105, 180), (173, 216, 230), (240, 230, 140))  # fmt: skip
 
 
+#: Density of organs on a tray in g/mL, and mean thickness over diameter of one that lies flat (half an ellipsoid's).
+_TISSUE_DENSITY, _FLAT = 1.05, 1 / 3
+#: Share of a thin clear sample's light below which an organ counts as attenuated.
+_CLEAR_SHARE = 0.75
+
+
 @dataclass(frozen=True)
 class ScanTask:
     """Everything one scan needs, small enough to send to another process."""
@@ -38,6 +46,7 @@ class ScanTask:
     groups: tuple[str, ...]
     settings: ImagingSettings
     decay: bool
+    masses_g: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +105,31 @@ def find_organs(root: Path, record: ScanRecord, scan: Scan, settings: ImagingSet
     ValueError : no way to know the organs, in words.
     """
     if record.organs:
-        if not settings.organ_labels:
-            raise ValueError("a label image is given, but its pixel values have no names; "
-                             "name them under [imaging.organ_labels]")  # fmt: skip
-        labels = _plane(read_scan(_file(root, record.organs)))
-        return from_label_image(labels, settings.organ_labels, scan.plane_shape)
+        return label_image(root, record, scan, settings)
     if record.kind == "ex_vivo":
         return segment_tray(scan, settings.tray)
     if record.kind == "volume":
         raise ValueError("organs of a volume are not found automatically; give a label image in the column organs")
     return segment_body(scan, expected=len(record.subjects))
+
+
+def label_image(root: Path, record: ScanRecord, scan: Scan, settings: ImagingSettings) -> OrganMap:
+    """Return the organs that a person drew.
+
+    Raises
+    ------
+    ValueError : pixel values without names, or a label image that does not fit the scan.
+    """
+    if not settings.organ_labels:
+        raise ValueError("a label image is given, but its pixel values have no names; "
+                         "name them under [imaging.organ_labels]")  # fmt: skip
+    labels = read_scan(_file(root, record.organs or ""))
+    shape = labels.frame_shape
+    if labels.counts.size != np.prod(shape):
+        raise UnreadableImage(
+            labels.name, f"it holds {labels.axes} {labels.counts.shape}; a single label image is needed"
+        )
+    return from_label_image(np.asarray(labels.counts[...]).reshape(shape), settings.organ_labels, scan.frame_shape)
 
 
 def process(task: ScanTask) -> ScanResult:
@@ -129,10 +153,11 @@ def process(task: ScanTask) -> ScanResult:
     settings = task.settings.model_copy(update={"footprint": "roi", "standard": None}) if animals else task.settings
     signals = quantify(scan, organs, settings)
     rows = tuple(_row(task, signals, i, animals) for i in range(len(signals.organs)))
-    return ScanResult(rows, _picture(scan, organs), scan.warnings, organs.organs)
+    return ScanResult(rows, picture(scan, organs, signals.fit.residual), scan.warnings, organs.organs)
 
 
 def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool) -> Observation:
+    """Return an organ's observation, or an animal's where whole animals lie side by side."""
     record, organ = task.record, signals.organs[i]
     subject, group = record.subjects[0], task.groups[0]
     if animals:
@@ -143,6 +168,10 @@ def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool) -> Observ
     if task.decay and signals.unit != "pct_id" and task.label.half_life_h is not None:
         factor = decay_factor(task.label, record.time_h)  # a standard in the image decays along
         flags.add("decay_corrected")
+    hidden = _hidden_light(task, signals, i)
+    flags |= set(hidden.flags)
+    factor *= hidden.factor
+    value = float(signals.value[i]) * factor
     return Observation(
         study=task.study,
         subject=subject,
@@ -150,17 +179,52 @@ def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool) -> Observ
         label=record.label,
         organ=organ,
         time_h=record.time_h,
-        value=float(signals.value[i]) * factor,
+        value=value,
         se=float(signals.se[i]) * factor,
-        se_systematic=float(signals.se_systematic[i]) * factor,
+        se_systematic=float(np.hypot(signals.se_systematic[i] * factor, abs(value) * hidden.rel)),
         unit=signals.unit,  # type: ignore[arg-type]
         flags=join(flags),
         source=record.scan,
     )
 
 
-def _picture(scan: Scan, organs: OrganMap) -> bytes:
-    """Return photograph and signal side by side with organ outlines, as PNG."""
+@dataclass(frozen=True)
+class _Hidden:
+    """What to multiply an excised organ's light by, how sure that is (relative), and the flags that say so."""
+
+    factor: float = 1.0
+    rel: float = 0.0
+    flags: tuple[str, ...] = ()
+
+
+def _hidden_light(task: ScanTask, signals: OrganSignals, i: int) -> _Hidden:
+    """Return what an excised organ's own tissue does to its light, by its thickness and the label's wavelength.
+
+    Thickness is volume over area where the organ was weighed; else that of a flat ellipsoid of its outline, which
+    serves for a flag only.
+    """
+    organ, nm = signals.organs[i], task.label.emission_nm
+    optical = task.label.kind in ("fluorescence", "bioluminescence") and nm is not None
+    if task.record.kind != "ex_vivo" or task.settings.thickness == "ignore" or not optical or not has_optics(organ):
+        return _Hidden()
+    if signals.area_cm2 is None:
+        return _Hidden()
+    area, mass = float(signals.area_cm2[i]) * 100, task.masses_g.get(organ)
+    thick = 1000 * mass / _TISSUE_DENSITY / area if mass else _FLAT * float(np.sqrt(4 * area / np.pi))
+    lit = task.label.excitation_nm if task.label.kind == "fluorescence" else None
+    seen, more, less = (escape_fraction(organ, thick, nm or 0.0, lit, log_mu_a=shift)
+                        for shift in (0.0, LOG_SE_ABSORPTION, -LOG_SE_ABSORPTION))  # fmt: skip
+    flags = () if optics(organ, nm or 0.0).diffuse else ("beyond_diffusion",)
+    if task.settings.thickness == "correct" and mass:
+        return _Hidden(1 / seen, abs(less - more) / 2 / seen, (*flags, "thickness_corrected"))
+    return _Hidden(1.0, 0.0, (*flags, "attenuated") if seen < _CLEAR_SHARE * CLEAR else ())
+
+
+def picture(scan: Scan, organs: OrganMap, residual: NDArray[Any] | None = None) -> bytes:
+    """Return photograph, signal and residual side by side with organ outlines, as PNG.
+
+    The residual shows what the footprints do not explain: white where they do, red for more light, blue for less.
+    """
     from PIL import Image
     from skimage.segmentation import find_boundaries
 
@@ -168,6 +232,8 @@ def _picture(scan: Scan, organs: OrganMap) -> bytes:
     panels = [_grey(np.sqrt(np.maximum(signal - np.median(signal), 0.0)))]
     if scan.photograph is not None:
         panels.insert(0, _grey(scan.photograph.astype(float)))
+    if residual is not None:
+        panels.append(_diverging(residual))
     zoom = _PICTURE_PX / max(scan.plane_shape)
     size = (round(scan.plane_shape[1] * zoom), round(scan.plane_shape[0] * zoom))
     labels = organs.resized((size[1], size[0])).labels
@@ -180,7 +246,7 @@ def _picture(scan: Scan, organs: OrganMap) -> bytes:
             image[edges & (labels == value)] = _OUTLINES[names.index(name) % len(_OUTLINES)]
         done.append(image)
     gap = np.full((size[1], 6, 3), 255, np.uint8)
-    joined = done[0] if len(done) == 1 else np.hstack([done[0], gap, done[1]])
+    joined = np.hstack([part for panel in done for part in (gap, panel)][1:])
     out = io.BytesIO()
     Image.fromarray(joined).save(out, "PNG", compress_level=4)
     return out.getvalue()
@@ -189,6 +255,15 @@ def _picture(scan: Scan, organs: OrganMap) -> bytes:
 def outline_colour(index: int) -> str:
     """Return the CSS colour of the organ with this place in a scan's legend."""
     return "rgb({}, {}, {})".format(*_OUTLINES[index % len(_OUTLINES)])
+
+
+def _diverging(residual: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return red for positive, blue for negative and white for no residual; full colour at the 99 % level."""
+    known = np.abs(residual[np.isfinite(residual)])
+    level = max(float(np.percentile(known, 99)) if known.size else 0.0, 1e-300)
+    t = np.clip(np.nan_to_num(residual) / level, -1, 1)[..., None]
+    white, red, blue = (np.array(c, float) for c in ((255, 255, 255), (178, 24, 43), (33, 102, 172)))
+    return np.asarray(np.rint(np.where(t > 0, white + t * (red - white), white - t * (blue - white))), np.uint8)
 
 
 def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ Segmentation gives an `OrganMap`; a user's label image always wins over it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from skimage import filters, measure, segmentation
 from skimage.morphology import h_maxima, isotropic_opening
 
 from evbiodist.imaging.organs import OrganMap
+from evbiodist.imaging.tray import name_by_layout, name_by_shape
 from evbiodist.io.scan import FloatArray, Scan
 
 #: Opening radius that removes tails, legs' ends and nose cones but no trunk, in mm.
@@ -28,6 +29,8 @@ _OUTLINE_MM = 1.0
 _BODY_CM2 = (3.0, 80.0)
 #: The same without a pixel size: share of the field of view.
 _BODY_SHARE = (0.005, 0.5)
+#: Touching organs: points of the outline between which cuts are tried, and the relative width that is no waist.
+_CUT_POINTS, _NO_WAIST = 120, 0.9
 
 
 def _picture(scan: Scan) -> tuple[FloatArray, str]:
@@ -66,8 +69,7 @@ def segment_body(scan: Scan, expected: int | None = None) -> OrganMap:
     """
     picture, name = _picture(scan)
     pixel_mm = _pixel_mm(scan, picture.shape)
-    # the square root lifts the shaded flanks of a body, lit from above, over the stage
-    smooth = filters.gaussian(np.sqrt(picture), 1.0 if pixel_mm is None else max(1.0, 0.6 / pixel_mm))
+    smooth = _lifted(picture, pixel_mm)
     if _separation(smooth) < _CLEAR:
         raise ValueError(f"nothing stands out in the {name} of {scan.name}; give a photograph, or a label image in the "
                          "column organs")  # fmt: skip
@@ -79,7 +81,7 @@ def segment_body(scan: Scan, expected: int | None = None) -> OrganMap:
     bodies = np.zeros(picture.shape, np.int32)
     for number, piece in enumerate(keep, 1):
         bodies[pieces == piece.label] = number
-    bodies = _split(bodies, expected, alike=True)
+    bodies = _split(bodies, expected)
     bodies = _left_to_right(bodies)
     count = int(bodies.max())
     if count == 0:
@@ -91,6 +93,22 @@ def segment_body(scan: Scan, expected: int | None = None) -> OrganMap:
     return OrganMap(bodies, names, f"animals found in the {name}", _OUTLINE_MM / pixel_mm if pixel_mm else 1.0).resized(
         scan.plane_shape
     )
+
+
+def bright_parts(scan: Scan, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return what is bright in a scan's photograph (or signal) on a grid over the same field of view.
+
+    Bodies with their limbs and tails, and whatever else is bright, before anything is chosen or cut off.
+    """
+    picture, _ = _picture(scan)
+    smooth = _lifted(picture, _pixel_mm(scan, picture.shape))
+    places = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, picture.shape, strict=True))
+    return np.asarray((smooth > _half_height(smooth))[np.ix_(*places)])
+
+
+def _lifted(picture: FloatArray, pixel_mm: float | None) -> FloatArray:
+    """Return a smooth picture; the square root lifts the shaded flanks of a body, lit from above, over the stage."""
+    return np.asarray(filters.gaussian(np.sqrt(picture), 1.0 if pixel_mm is None else max(1.0, 0.6 / pixel_mm)))
 
 
 def _half_height(image: FloatArray) -> float:
@@ -128,11 +146,11 @@ def _is_body(area: float, box: Sequence[int], shape: tuple[int, ...], pixel_mm: 
     return low <= area <= high
 
 
-def _split(bodies: NDArray[np.int32], expected: int | None, alike: bool = False) -> NDArray[np.int32]:
-    """Split touching pieces along the waist between the peaks of their distance to the edge.
+def _split(bodies: NDArray[np.int32], expected: int | None) -> NDArray[np.int32]:
+    """Split touching animals along the waist between the peaks of their distance to the edge.
 
     A piece is split when more are expected, or when it is much larger than the typical one. Animals lie flank
-    to flank without a waist; being `alike`, they are then parted by their size and shape.
+    to flank without a waist; they are then parted by their size and shape.
     """
     areas = np.bincount(bodies.ravel())[1:]
     if areas.size == 0:
@@ -152,7 +170,7 @@ def _split(bodies: NDArray[np.int32], expected: int | None, alike: bool = False)
             continue
         region = bodies == index + 1
         parts = _watershed(region, 2 if expected is None else missing + 1)
-        if alike and parts.max() < 2 and (areas.size == 1 or areas[index] > 1.5 * typical):
+        if parts.max() < 2 and (areas.size == 1 or areas[index] > 1.5 * typical):
             single = next((bodies == i + 1 for i in np.argsort(areas) if areas[i] < 1.3 * typical and i != index), None)
             parts = _by_shape(region, max(2, round(areas[index] / typical)) if single is not None else 2, single)
         for part in range(2, parts.max() + 1):
@@ -193,22 +211,26 @@ def _left_to_right(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     return table[labels]
 
 
-def segment_tray(scan: Scan, rows: Sequence[Sequence[str]]) -> OrganMap:
-    """Find the organs on a tray and name them by the tray's layout.
+def segment_tray(
+    scan: Scan, rows: Sequence[Sequence[str]] | None = None, organs: Sequence[str] | None = None
+) -> OrganMap:
+    """Find the organs on a tray and name them by the tray's layout, or by their size and shape.
 
     Parameters
     ----------
     scan : with a photograph of the tray, else its signal is used.
     rows : organ names as they lie, row by row from the top and left to right; a name may repeat
         (two kidneys are one organ).
+    organs : instead of `rows`, the names in any order (repeated for pairs), where nobody knows how they lie.
 
     Returns
     -------
-    OrganMap : on the scan's grid.
+    OrganMap : on the scan's grid, with `confidence` in each name (touching organs count by the depth of their waist)
+        and notes where sizes speak against the layout.
 
     Raises
     ------
-    ValueError : another number of pieces than the layout has, or rows that overlap.
+    ValueError : neither layout nor names, or both; another number of pieces, or rows that overlap.
 
     Examples
     --------
@@ -217,7 +239,9 @@ def segment_tray(scan: Scan, rows: Sequence[Sequence[str]]) -> OrganMap:
     >>> segment_tray(scan, [["liver", "brain"], ["lung"]]).areas()
     {'liver': 150, 'brain': 105, 'lung': 240}
     """
-    wanted = [name for row in rows for name in row]
+    if rows and organs:
+        raise ValueError("the tray has both a layout and a list of organs; give one of them")
+    wanted = [name for row in rows for name in row] if rows else list(organs or ())
     if not wanted:
         raise ValueError("the layout of the tray is not known; give [imaging] tray = [[...], ...] or a label image")
     picture, name = _picture(scan)
@@ -226,30 +250,98 @@ def segment_tray(scan: Scan, rows: Sequence[Sequence[str]]) -> OrganMap:
     areas = np.bincount(pieces.ravel())[1:]
     small = max(9.0, 0.1 * float(np.median(np.sort(areas)[::-1][: len(wanted)]))) if areas.size else 0.0
     pieces = np.where(np.isin(pieces, np.flatnonzero(areas >= small) + 1), pieces, 0)
-    numbered = np.unique(pieces, return_inverse=True)[1].reshape(pieces.shape)
-    pieces = _split(np.asarray(numbered, np.int32), len(wanted))
+    pieces, depths = _split_at_waists(_numbered(pieces), len(wanted), small)
     count = int(pieces.max())
     if count != len(wanted):
-        raise ValueError(f"{count} pieces were found in the {name} of {scan.name}, the tray's layout has "
-                         f"{len(wanted)} ({', '.join(wanted)}); correct the layout or give a label image")  # fmt: skip
-    order = _reading_order(pieces, [len(row) for row in rows], scan.name)
-    labels = np.zeros_like(pieces)
-    for number, piece in enumerate(order, 1):
-        labels[pieces == piece] = number
-    names = dict(enumerate(wanted, 1))
-    return OrganMap(labels, names, f"tray segmentation of the {name}").resized(scan.plane_shape)
+        said = "layout" if rows else "list of organs"
+        raise ValueError(f"{count} pieces were found in the {name} of {scan.name}, the tray's {said} has "
+                         f"{len(wanted)} ({', '.join(wanted)}); correct the {said} or give a label image")  # fmt: skip
+    naming = name_by_layout(pieces, rows, scan.name) if rows else name_by_shape(pieces, wanted)
+    place = np.argsort([0, *naming.order])  # the name's number of each piece
+    confidence = dict(naming.confidence)
+    for organ, piece in zip(wanted, naming.order, strict=True):
+        confidence[organ] = min(confidence[organ], depths.get(piece, 1.0))
+    return OrganMap(
+        np.asarray(place[pieces], np.int32),
+        dict(enumerate(wanted, 1)),
+        f"tray segmentation of the {name}",
+        notes=naming.notes,
+        confidence=confidence,
+    ).resized(scan.plane_shape)
 
 
-def _reading_order(pieces: NDArray[np.int32], lengths: Sequence[int], scan: str) -> list[int]:
-    props = sorted(measure.regionprops(pieces), key=lambda p: p.centroid[0])
-    order: list[int] = []
-    start, floor = 0, -np.inf
-    for length in lengths:
-        row = props[start : start + length]
-        if row and row[0].centroid[0] <= floor + 2:
-            raise ValueError(f"the rows of the tray in {scan} are not apart, so organs cannot be told by their place; "
-                             "give a label image in the column organs")  # fmt: skip
-        floor = max((p.centroid[0] for p in row), default=floor)
-        order += [p.label for p in sorted(row, key=lambda p: p.centroid[1])]
-        start += length
-    return order
+def _numbered(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return labels without gaps in their numbers."""
+    return np.asarray(np.unique(labels, return_inverse=True)[1].reshape(labels.shape), np.int32)
+
+
+def _split_at_waists(
+    pieces: NDArray[np.int32], expected: int, least: float
+) -> tuple[NDArray[np.int32], dict[int, float]]:
+    """Part touching organs where their waist is deepest until there are as many pieces as expected.
+
+    Returns
+    -------
+    pieces : numbered from 1.
+    sure : for pieces that were parted, how sure that is.
+    """
+    sure: dict[int, float] = {}
+    while 0 < pieces.max() < expected:
+        number, parts, width = min((_waist(pieces, n, least) for n in range(1, pieces.max() + 1)), key=lambda w: w[2])
+        if width > _NO_WAIST:
+            break
+        fresh = int(pieces.max()) + 1
+        pieces = np.where(parts == 2, fresh, pieces)
+        sure[number] = sure[fresh] = min(sure.get(number, 1.0), _sure_of_waist(width))
+    return pieces, sure
+
+
+def _waist(pieces: NDArray[np.int32], number: int, least: float) -> tuple[int, NDArray[np.int32], float]:
+    """Return the best cut of one piece in two, and how narrow it is.
+
+    The cut is the straight line between two points of the outline that is shortest for the smaller of the parts it
+    leaves. Its width is its length over the diameter of a disc of that part's area, and over the same for an ellipse
+    as long as the piece: an ellipse has a waist of 1 or more, two touching discs one near 0.
+
+    Returns
+    -------
+    number : as given.
+    parts : 1 and 2, 0 elsewhere, in the shape of `pieces`.
+    width : of the waist; infinite where no cut leaves two parts of at least `least` pixels.
+    """
+    box = ndimage.find_objects(pieces)[number - 1]
+    region = np.pad(pieces[box] == number, 1)
+    outline = max(measure.find_contours(region.astype(float), 0.5), key=len)[:-1]
+    outline = outline[:: max(1, len(outline) // _CUT_POINTS)]
+    shape = measure.regionprops(region.astype(int))[0]
+    # an ellipse cut in the middle: 2 b over the diameter of a disc of area pi a b / 2
+    plain = min(1.0, (2 * shape.axis_minor_length / shape.axis_major_length) ** 0.5)
+    parts = np.zeros_like(pieces)
+    for first, second, width in _cuts(outline, least):
+        along = np.linspace(outline[first], outline[second], 50)[1:-1]
+        if ndimage.map_coordinates(region.astype(float), along.T, order=1).min() > 0.4:
+            inner = measure.grid_points_in_poly(region.shape, outline[first : second + 1])
+            parts[box] = np.where(region, np.where(inner, 2, 1), 0)[1:-1, 1:-1]
+            return number, parts, width / plain
+    return number, parts, np.inf
+
+
+def _cuts(outline: FloatArray, least: float) -> Iterator[tuple[int, int, float]]:
+    """Yield pairs of points of a closed outline as cuts, the relatively narrowest first."""
+    y, x = outline.T
+    following = np.roll(outline, -1, axis=0)
+    swept = np.concatenate([[0.0], np.cumsum(y * following[:, 1] - x * following[:, 0])])
+    total = abs(swept[-1]) / 2
+    first, second = np.triu_indices(len(outline), 2)
+    area = np.abs(swept[second] - swept[first] + y[second] * x[first] - x[second] * y[first]) / 2
+    area = np.minimum(area, total - area)
+    length = np.hypot(y[second] - y[first], x[second] - x[first])
+    width = np.where(area >= least, length / np.sqrt(4 * np.maximum(area, 1e-9) / np.pi), np.inf)
+    for index in np.argsort(width)[:500]:
+        if np.isfinite(width[index]):
+            yield int(first[index]), int(second[index]), float(width[index])
+
+
+def _sure_of_waist(width: float) -> float:
+    """Return how sure a cut is by the width of its waist, as measured on simulated trays."""
+    return float(0.97 / (1 + np.exp((width - 0.95) / 0.08)))

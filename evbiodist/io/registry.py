@@ -12,6 +12,7 @@ from evbiodist.study.problems import InputError, UnreadableImage
 if TYPE_CHECKING:
     from evbiodist.io.organ_tables import OrganTable
     from evbiodist.io.scan import Scan
+    from evbiodist.study.model import ObservationSource
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,30 @@ def read(path: str | Path) -> Scan | OrganTable:
     except Exception as err:  # some twenty exception types come out of decoders
         reason = f"the {reader.name} reader failed ({type(err).__name__}: {str(err)[:200]})"
         raise UnreadableImage(path, f"{reason}; the file may be damaged: export it again") from err
+
+
+def read_table(path: str | Path, source: ObservationSource) -> OrganTable:
+    """Read a table of organ values of a study, whatever program exported it.
+
+    Parameters
+    ----------
+    path : the table.
+    source : what the table does not say itself, with names of its regions in `rois`.
+
+    Raises
+    ------
+    InputError : every problem of the table.
+    """
+    from evbiodist.io import living_image, voistat
+    from evbiodist.io.organ_tables import read_organ_table
+
+    path = Path(path)
+    if path.is_file():
+        if living_image.READER.takes(path):
+            return living_image.read_living_image(path, source, source.rois)
+        if voistat.READER.takes(path):
+            return voistat.read_voistat(path, source, source.rois)
+    return read_organ_table(path, source)
 
 
 def read_scan(path: str | Path) -> Scan:

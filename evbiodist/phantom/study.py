@@ -94,10 +94,10 @@ def write_study(folder: str | Path, seed: int = 1, design: Design | None = None)
     for number, label in enumerate(design.labels):
         # animals of one label do not depend on how many animals other labels have
         _one_label(folder, label, kinetics, fractions, design, np.random.default_rng([seed, number]), tables)
-    _parameter_truth(kinetics, design, tables["truth"])
+    parameter_truth(kinetics, design.times_h, design.labels, tables["truth"])
     for name, rows in tables.items():
         if rows:
-            _write_csv(folder / f"{name}.csv", rows)
+            write_csv(folder / f"{name}.csv", rows)
     path = folder / "study.toml"
     path.write_bytes(tomli_w.dumps(_study_toml(design, seed, bool(tables["gamma"]))).encode())
     return path
@@ -116,8 +116,8 @@ def _one_label(
             true, seen = _one_animal(kinetics, label, time, masses, fractions, perfused, design, rng)
             for organ in (*ORGANS, "blood"):
                 tables["truth"].append({"kind": "observation", "name": name, "label": label.name, "organ": organ,
-                                        "time_h": time, "vesicle": _digits(true[organ][0]),
-                                        "reading": _digits(true[organ][1])})  # fmt: skip
+                                        "time_h": time, "vesicle": digits(true[organ][0]),
+                                        "reading": digits(true[organ][1])})  # fmt: skip
             if label.counts_per_pct is None:
                 _count(name, label, time, seen, masses, rng, tables["gamma"])
             else:
@@ -149,9 +149,9 @@ def _one_animal(
     perfused: bool, design: Design, rng: np.random.Generator,
 ) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:  # fmt: skip
     """Return per organ (vesicle, reading) in the parenchyma, and what lies on the bench, in % of dose."""
-    vesicle, reading = _at(kinetics.amounts(np.array([time]))), _at(kinetics.reads(label, np.array([time])))
-    whole = _mean_one(rng, design.common_cv)
-    own = {o: whole * _mean_one(rng, design.animal_cv) for o in (*ORGANS, "blood")}
+    vesicle, reading = at_time(kinetics.amounts(np.array([time]))), at_time(kinetics.reads(label, np.array([time])))
+    whole = mean_one(rng, design.common_cv)
+    own = {o: whole * mean_one(rng, design.animal_cv) for o in (*ORGANS, "blood")}
     true = {o: (vesicle[o] * own[o], reading[o] * own[o]) for o in own}
     bench = {}
     for organ in ORGANS:
@@ -161,16 +161,18 @@ def _one_animal(
     return true, bench
 
 
-def _digits(value: float) -> float:
+def digits(value: float) -> float:
+    """Round to eight digits, so that files do not hang on a library's last ones."""
     return float(f"{value:.8g}")
 
 
-def _at(curves: dict[str, np.ndarray[Any, Any]]) -> dict[str, float]:
+def at_time(curves: dict[str, np.ndarray[Any, Any]]) -> dict[str, float]:
+    """Return the first value of every curve."""
     # ten digits: what a library does to the last ones must not change the files
     return {name: float(f"{curve[0]:.10g}") for name, curve in curves.items()}
 
 
-def _mean_one(rng: np.random.Generator, cv: float) -> float:
+def mean_one(rng: np.random.Generator, cv: float) -> float:
     """Return a lognormal factor of mean 1."""
     sigma = math.sqrt(math.log1p(cv**2))
     return float(np.exp(rng.normal(-(sigma**2) / 2, sigma)))
@@ -211,20 +213,20 @@ def _follow(
     _animal(name, label, "in_vivo", False, rng, tables, design)
     scene = mouse(rng)
     _write_tiff(folder / f"organs/{name}.tif", scene.labels.astype(np.uint8), scene.pixel_mm)
-    own = {o: _mean_one(rng, design.animal_cv) for o in (*ORGANS, "blood")}
+    own = {o: mean_one(rng, design.animal_cv) for o in (*ORGANS, "blood")}
     for time in design.times_h:
-        reading = {o: v * own[o] for o, v in _at(kinetics.reads(label, np.array([time]))).items()}
+        reading = {o: v * own[o] for o, v in at_time(kinetics.reads(label, np.array([time]))).items()}
         seen = {o: reading[o] for o in ORGANS}
         seen["body"] = reading["blood"] * float(kinetics.vesicle[0])
         file = f"images/{name}_{time:g}h.tif"
         camera = _expose(folder / file, scene, {**seen, "standard": standard}, label, rng)
         tables["scans"].append(_scan(f"{name}_{time:g}h", name, label, time, "in_vivo", file, "dorsal", camera)
                                | {"photograph": "", "organs": f"organs/{name}.tif"})  # fmt: skip
-        vesicle = _at(kinetics.amounts(np.array([time])))
+        vesicle = at_time(kinetics.amounts(np.array([time])))
         for organ in ORGANS:
             tables["truth"].append({"kind": "observation", "name": name, "label": label.name, "organ": organ,
-                                    "time_h": time, "vesicle": _digits(vesicle[organ] * own[organ]),
-                                    "reading": _digits(reading[organ])})  # fmt: skip
+                                    "time_h": time, "vesicle": digits(vesicle[organ] * own[organ]),
+                                    "reading": digits(reading[organ])})  # fmt: skip
 
 
 def _expose(
@@ -253,7 +255,8 @@ def _write_tiff(path: Path, image: np.ndarray[Any, Any], pixel_mm: float) -> Non
                      metadata={"unit": "mm", "axes": "YX"})  # fmt: skip
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of one shape as a table."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -262,20 +265,22 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _parameter_truth(kinetics: Kinetics, design: Design, table: list[dict[str, Any]]) -> None:
+def parameter_truth(
+    kinetics: Kinetics, times_h: Sequence[float], labels: Sequence[LabelTruth], table: list[dict[str, Any]]
+) -> None:
     """Add the study's own kinetics, and per label what a perfect analysis of that label alone would find."""
-    last = max(design.times_h)
+    last = max(times_h)
     grid = np.concatenate([[0.0], np.geomspace(1e-3, last, 2000)])
     vesicle = kinetics.amounts(grid)
-    for label in design.labels:
+    for label in labels:
         reading = kinetics.reads(label, grid)
         for organ in ORGANS:
             for quantity, take in (("uptake", lambda y: y[-1]), ("peak", np.max)):
                 table.append({"kind": "parameter", "name": f"{organ}_{quantity}_pct_id", "label": label.name,
-                              "organ": organ, "time_h": last, "vesicle": _digits(float(take(vesicle[organ]))),
-                              "reading": _digits(float(take(reading[organ])))})  # fmt: skip
+                              "organ": organ, "time_h": last, "vesicle": digits(float(take(vesicle[organ]))),
+                              "reading": digits(float(take(reading[organ])))})  # fmt: skip
     for name, value in zip(kinetics.graph.names, kinetics.vesicle, strict=True):
-        table.append({"kind": "rate", "name": name, "label": "", "organ": "", "time_h": "", "vesicle": _digits(float(value)),
+        table.append({"kind": "rate", "name": name, "label": "", "organ": "", "time_h": "", "vesicle": digits(float(value)),
                       "reading": ""})  # fmt: skip
 
 

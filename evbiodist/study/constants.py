@@ -67,8 +67,8 @@ def tissue_optics() -> dict[str, tuple[tuple[float, float, float], ...]]:
     """
     table: dict[str, list[tuple[float, float, float]]] = {}
     for row in _rows("tissue_optics.csv"):
-        per_mm = (float(row[k]) / 10 for k in ("mu_a_per_cm", "mu_s_reduced_per_cm"))
-        table.setdefault(row["organ"], []).append((float(row["wavelength_nm"]), *per_mm))
+        mu_a, mu_s = (float(row[k]) / 10 for k in ("mu_a_per_cm", "mu_s_reduced_per_cm"))
+        table.setdefault(row["organ"], []).append((float(row["wavelength_nm"]), mu_a, mu_s))
     return {organ: tuple(sorted(rows)) for organ, rows in table.items()}
 
 

@@ -76,6 +76,26 @@ FLAGS: dict[str, Flag] = {
             "which end of the animal is the head is not sure (confidence below 0.8)",
             "say on which side of the image the nose cones are, or give a label image",
         ),
+        Flag(
+            "beyond_diffusion",
+            "an organ absorbs light as strongly as it scatters it at this wavelength, so light says little of its depth",
+            "use a label above 650 nm, or measure the organ outside the body",
+        ),
+        Flag(
+            "inferred_anatomy",
+            "places, sizes and tissue optics of the organs were inferred from the light itself; the error holds that",
+            "none needed; two views and several times make it smaller",
+        ),
+        Flag(
+            "attenuated",
+            "the organ's own tissue hides more than a quarter of its light compared with a clear sample",
+            "set imaging.thickness = 'correct' with organ masses, or measure a homogenate",
+        ),
+        Flag(
+            "thickness_corrected",
+            "light hidden by the organ's own tissue was added by its thickness and published optics",
+            "none needed; the uncertainty of the optics is in se_systematic",
+        ),
         # tables
         Flag("below_lloq", "below the lower limit of quantification", "treated by the BLQ rule of the analysis"),
         Flag(

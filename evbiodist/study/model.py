@@ -187,6 +187,7 @@ class ObservationSource(_Frozen):
     dose_unit: Unit | None = None
     route: Route = "iv_bolus"
     perfused: bool = False
+    rois: dict[str, Organ] = Field(default_factory=dict)
     source: str = ""
 
 
@@ -201,10 +202,13 @@ class StandardSettings(_Frozen):
 class ImagingSettings(_Frozen):
     """How images become organ signals."""
 
-    footprint: Literal["roi", "psf"] = "roi"
+    footprint: Literal["roi", "psf", "optical"] = "roi"
     psf_fwhm_mm: float | None = Field(default=None, gt=0)
+    psf_fwhm_z_mm: float | None = Field(default=None, gt=0)
     psf_fwhm_px: float | None = Field(default=None, gt=0)
     nonnegative: bool = False
+    cosmic: bool = True
+    thickness: Literal["ignore", "flag", "correct"] = "flag"
     tray: tuple[tuple[Organ, ...], ...] = ()
     organ_labels: dict[str, Organ] = Field(default_factory=dict)
     standard: StandardSettings | None = None

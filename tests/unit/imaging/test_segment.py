@@ -34,6 +34,73 @@ def test_touching_organs_are_split():
     assert areas["liver"] == pytest.approx(areas["lung"], rel=0.1)
 
 
+def touching(rng):
+    """Lay two random ellipses so that they touch or overlap a little, a third one apart; return the labels."""
+    labels = np.zeros((120, 120), np.int32)
+    y, x = np.indices(labels.shape)
+
+    def disc(centre, axes, turn):
+        u = (y - centre[0]) * np.cos(turn) + (x - centre[1]) * np.sin(turn)
+        v = (x - centre[1]) * np.cos(turn) - (y - centre[0]) * np.sin(turn)
+        return (u / axes[0]) ** 2 + (v / axes[1]) ** 2 <= 1
+
+    first, second = rng.uniform(6, 9, 2) * np.array([1, 1.3]), rng.uniform(6, 9, 2) * np.array([1, 1.3])
+    turns, way = rng.uniform(0, np.pi, 2), rng.uniform(0, 2 * np.pi)
+    labels[disc((40, 40), first, turns[0])] = 1
+    away = next(d for d in np.arange(40, 0, -0.5)
+                if (disc((40 + d * np.sin(way), 40 + d * np.cos(way)), second, turns[1]) & (labels == 1)).any())  # fmt: skip
+    away -= rng.uniform(0, 0.3) * second.min()
+    labels[disc((40 + away * np.sin(way), 40 + away * np.cos(way)), second, turns[1])] = 2
+    labels[disc((100, 100), (8, 8), 0)] = 3
+    return labels
+
+
+def test_random_touching_organs_are_parted_where_they_touch():
+    rng = np.random.default_rng(11)
+    errors, signals, refused = [], [], 0
+    for _ in range(25):
+        labels = touching(rng)
+        try:
+            found = segment_tray(tray_scan(labels, rng), organs=["a", "b", "c"])
+        except ValueError as err:
+            assert "2 pieces were found" in str(err)  # noqa: PT017  parted or refused, never one organ for two
+            refused += 1
+            continue
+        light = np.array([0.0, 1.0, 3.0, 1.0])[labels]
+        for true in (1, 2):
+            piece = np.bincount(found.labels[labels == true], minlength=4)[1:].argmax() + 1
+            errors.append(abs((found.labels == piece).sum() / (labels == true).sum() - 1))
+            signals.append(abs(light[found.labels == piece].sum() / light[labels == true].sum() - 1))
+    assert refused <= 3
+    assert np.median(errors) < 0.05
+    assert np.quantile(errors, 0.9) < 0.15
+    assert np.median(signals) < 0.06
+
+
+def test_a_deep_waist_is_surer_than_a_shallow_one():
+    y, x = np.mgrid[:60, :120]
+    sure = []
+    for gap in (36, 29):
+        photo = np.where(
+            ((y - 30) ** 2 + (x - 30) ** 2 < 400) | ((y - 30) ** 2 + (x - 30 - gap) ** 2 < 400), 200.0, 20.0
+        )
+        scan = Scan("tray", None, np.zeros((60, 120)), "YX", photograph=photo)
+        sure.append(segment_tray(scan, [["left", "right"]]).confidence["left"])
+    assert sure[1] < sure[0] < 1
+
+
+def test_a_long_spleen_is_not_cut_for_an_organ_that_is_missing():
+    y, x = np.mgrid[:80, :160]
+    photo = np.full((80, 160), 20.0)
+    for centre, half in ((35, (8, 30)), (110, (25, 22))):
+        photo[((y - 40) / half[0]) ** 2 + ((x - centre) / half[1]) ** 2 < 1] = 200
+    scan = Scan("tray", None, np.zeros((80, 160)), "YX", photograph=photo)
+    with pytest.raises(
+        ValueError, match=r"2 pieces were found in the photograph of tray, the tray's list of organs has 3"
+    ):
+        segment_tray(scan, organs=["spleen", "liver", "heart"])
+
+
 def test_another_number_of_pieces_is_an_error_in_words():
     rng = np.random.default_rng(1)
     scene = tray(rng)
