@@ -92,7 +92,7 @@ def decoding(quick: bool, repeats: int, folder: Path) -> None:
     organs = OrganMap(labels, NAMES, "label image")
     path = folder / "film.ome.tif"
     rng = np.random.default_rng(2)
-    bright = np.r_[10.0, rng.uniform(50, 500, ORGANS)][labels]
+    bright = ndimage.gaussian_filter(np.r_[10.0, rng.uniform(50, 500, ORGANS)][labels], 1.1)  # a lens blurs
     noise = rng.normal(0, 1, (side, side))
 
     def planes():

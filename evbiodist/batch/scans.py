@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,19 @@ from numpy.typing import NDArray
 
 from evbiodist.imaging.optics import CLEAR, LOG_SE_ABSORPTION, escape_fraction, has_optics, optics
 from evbiodist.imaging.organs import OrganMap, from_label_image
-from evbiodist.imaging.quantify import OrganSignals, quantify
+from evbiodist.imaging.quantify import OrganSignals, frame_of, quantify, to_pct_id
+from evbiodist.imaging.register import register_series
+from evbiodist.imaging.repeatability import roi_repeatability
 from evbiodist.imaging.segment import segment_body, segment_tray
+from evbiodist.imaging.series import quantify_series
+from evbiodist.imaging.standards import fit_standards, read_standards
+from evbiodist.imaging.tray import SURE
+from evbiodist.imaging.unmix import read_spectra, split_bands, unmix
 from evbiodist.io.registry import read_scan
 from evbiodist.io.scan import Camera, Scan
-from evbiodist.study.corrections import decay_factor
-from evbiodist.study.flags import join
+from evbiodist.study.flags import join, split
 from evbiodist.study.load import inside
-from evbiodist.study.model import ImagingSettings, Label, Observation, ScanRecord
+from evbiodist.study.model import VALUE_UNITS, ImagingSettings, Label, Observation, ScanRecord
 from evbiodist.study.problems import UnreadableImage
 from evbiodist.study.vocabulary import STANDARD, WHOLE_BODY
 
@@ -79,8 +84,6 @@ def load_scan(root: Path, record: ScanRecord) -> Scan:
         changes["pixel_size_mm"] = (record.pixel_size_mm, record.pixel_size_mm)
     if record.photograph:
         changes["photograph"] = _plane(read_scan(_file(root, record.photograph)))
-    from dataclasses import replace
-
     return replace(scan, **changes)
 
 
@@ -107,8 +110,8 @@ def find_organs(root: Path, record: ScanRecord, scan: Scan, settings: ImagingSet
     if record.organs:
         return label_image(root, record, scan, settings)
     if record.kind == "ex_vivo":
-        return segment_tray(scan, settings.tray)
-    if record.kind == "volume":
+        return segment_tray(scan, settings.tray or None, settings.tray_organs or None)
+    if record.kind == "volume" or "Z" in scan.axes:
         raise ValueError("organs of a volume are not found automatically; give a label image in the column organs")
     return segment_body(scan, expected=len(record.subjects))
 
@@ -150,13 +153,218 @@ def process(task: ScanTask) -> ScanResult:
         raise ValueError("a dose standard is marked, but what share of the dose it holds is not said; "
                          "give [imaging.standard] pct_of_dose")  # fmt: skip
     # animals side by side are measured whole, so blur between organs and a standard have no place there
-    settings = task.settings.model_copy(update={"footprint": "roi", "standard": None}) if animals else task.settings
-    signals = quantify(scan, organs, settings)
-    rows = tuple(_row(task, signals, i, animals) for i in range(len(signals.organs)))
-    return ScanResult(rows, picture(scan, organs, signals.fit.residual), scan.warnings, organs.organs)
+    settings = task.settings.model_copy(update={"footprint": _footprint(task, animals),
+                                                **({"standard": None} if animals else {})})  # fmt: skip
+    warnings, residual = list(scan.warnings), None
+    if scan.extent("C") > 1:
+        signals = unmixed(task, scan, organs, settings)
+        rows = [
+            _row(task, signals, i, animals, when) for when in _times(scan, task)[:1] for i in range(len(signals.organs))
+        ]
+    elif scan.extent("T") > 1:
+        frames, residual, said = _series(scan, organs, settings)
+        warnings += said
+        rows = [_row(task, signals, i, animals, when)
+                for signals, when in zip(frames, _times(scan, task), strict=True) for i in range(len(signals.organs))]  # fmt: skip
+    else:
+        signals = with_outline(quantify(scan, organs, settings), scan, organs, settings)
+        rows = [_row(task, signals, i, animals, _times(scan, task)[0]) for i in range(len(signals.organs))]
+        residual = signals.fit.residual
+    rows = _by_curve(task, [_named(row, organs) for row in rows])
+    warnings += organs.notes
+    shown = picture(flat(scan), flat_map(organs), _flat(residual))
+    return ScanResult(tuple(rows), shown, tuple(warnings), organs.organs)
 
 
-def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool) -> Observation:
+def _series(
+    scan: Scan, organs: OrganMap, settings: ImagingSettings
+) -> tuple[list[OrganSignals], NDArray[Any] | None, list[str]]:  # fmt: skip
+    """Return the organs' signals of every frame, the last frame's residual, and what was odd about their motion."""
+    if settings.outline is not None:
+        raise ValueError("imaging.outline is for single images; leave it out, or give one frame a row of scans.csv")
+    if settings.register_by == "none":
+        series = quantify_series(scan, organs, settings)
+        return [series.frame(t) for t in range(len(series))], series.residual(scan, len(series) - 1), []
+    if scan.lazy or "Z" in scan.axes:
+        raise ValueError(
+            "frames of volumes and of stacks that stay on disk cannot be registered yet; set register_by = 'none'"
+        )
+    moved = register_series(scan, settings.register_by)
+    found = []
+    for t in range(scan.extent("T")):
+        signals = quantify(frame_of(scan, t), moved.apply(organs, t), settings)
+        words = moved.flags(t)
+        found.append(replace(signals, flags=tuple(tuple(sorted({*f, *words})) for f in signals.flags)))
+    return found, found[-1].fit.residual, list(moved.notes)
+
+
+def with_outline(signals: OrganSignals, scan: Scan, organs: OrganMap, settings: ImagingSettings) -> OrganSignals:
+    """Add what redrawn outlines would change to the shared errors, where the settings say how far outlines may be off.
+
+    Raises
+    ------
+    ValueError : a spread in mm without a pixel size.
+    """
+    outline = settings.outline
+    if outline is None or organs.fractions is not None:
+        return signals
+    if scan.spacing_mm is None:
+        raise ValueError("imaging.outline is in mm, but the pixel size is not known; give pixel_size_mm in scans.csv")
+    organs = organs.resized(scan.frame_shape)
+    spread = roi_repeatability(lambda drawn: quantify(scan, drawn, settings).value, organs, shift_sd=outline.shift_sd_mm,
+                               grow_sd=outline.grow_sd_mm, draws=outline.draws, spacing_mm=scan.spacing_mm)  # fmt: skip
+    flags = tuple(tuple(sorted({*f, "outline_spread"})) for f in signals.flags)
+    return replace(signals, se_systematic=np.hypot(signals.se_systematic, spread.se), flags=flags)
+
+
+def _named(row: Observation, organs: OrganMap) -> Observation:
+    """Flag an organ whose name a segmentation was not sure of."""
+    if organs.confidence.get(row.organ, 1.0) >= SURE:
+        return row
+    return row.model_copy(update={"flags": join({*split(row.flags), "uncertain_name"})})
+
+
+def _by_curve(task: ScanTask, rows: list[Observation]) -> list[Observation]:
+    """Read amounts from the study's standard curve; values below its quantification limit are flagged."""
+    given = task.settings.curve
+    if given is None:
+        return rows
+    standards = read_standards(_file(task.root, given.file))
+    if standards.unit not in VALUE_UNITS:
+        raise ValueError(f"{given.file} gives amounts in '{standards.unit}'; expected one of {', '.join(VALUE_UNITS)}")
+    curve = fit_standards(standards, weights=given.weights, scale=given.scale, intercept=given.intercept,
+                          sigma_from=given.sigma_from)  # fmt: skip
+    done = []
+    for row in rows:
+        found = curve.inverse(row.value or 0.0, row.se)
+        if not np.isfinite(found.value):
+            raise ValueError(f"{row.organ} reads {row.value:.3g} {row.unit}, which the standard curve cannot turn into an amount: "
+                             f"{found.reason}")  # fmt: skip
+        slope = abs(found.value / row.value) if row.value else 0.0
+        shared = float(np.hypot(found.se_systematic, slope * (row.se_systematic or 0.0)))
+        done.append(row.model_copy(update={
+            "value": found.value, "se": found.se, "se_systematic": shared, "unit": standards.unit, "lloq": found.lloq,
+            "below_lloq": found.below_lloq, "flags": join({*split(row.flags), *found.flags})}))  # fmt: skip
+    return done
+
+
+def _footprint(task: ScanTask, animals: bool) -> str:
+    """Return the footprint that serves this scan: light through tissue is for living animals only."""
+    if animals or task.settings.footprint == "roi":
+        return "roi"
+    return "psf" if task.settings.psf_fwhm_mm or task.settings.psf_fwhm_px else "roi"
+
+
+@dataclass(frozen=True)
+class When:
+    """Time of a frame after injection in h, and what brings its activity back to the injection."""
+
+    time_h: float
+    decay: float
+    corrected: bool
+
+
+def _times(scan: Scan, task: ScanTask) -> list[When]:
+    """Return when each frame was taken and how its activity has decayed.
+
+    Raises
+    ------
+    ValueError : several frames without times, or a file that does not say whether it is corrected for decay.
+    """
+    record, timing = task.record, scan.timing
+    frames = scan.extent("T")
+    if timing is None and frames > 1:
+        raise ValueError(f"it holds {frames} frames but no times; give frame_start_s and frame_duration_s in a sidecar "
+                         f"{Path(record.file).stem}.json")  # fmt: skip
+    if timing is None:
+        starts, lasts, middles = [record.time_h], [0.0], [record.time_h]
+    else:
+        # a file that counts from the injection knows better than the table when its frames were
+        zero = 0.0 if timing.reference == "injection" or frames == 1 else record.time_h
+        if frames == 1 and timing.reference != "injection":
+            zero = record.time_h - float(timing.mid_h[0])
+        starts = [zero + s / 3600 for s in timing.start_s]
+        lasts = [d / 3600 for d in timing.duration_s]
+        middles = [zero + float(m) for m in timing.mid_h]
+        if frames == 1 and timing.reference == "injection" and abs(middles[0] - record.time_h) > max(lasts[0], 0.02):
+            raise ValueError(
+                f"scans.csv says {record.time_h:g} h, the file {middles[0]:.3g} h after injection; correct one"
+            )
+    half = task.label.half_life_h
+    if not task.decay or half is None:
+        return [When(max(m, 0.0), 1.0, False) for m in middles]
+    to = scan.tracer.decay_corrected_to if scan.tracer else "none"
+    if to == "unknown":
+        raise ValueError("the file does not say whether its activity is corrected for decay; give decay_corrected_to "
+                         "(injection, scan_start or none) in a sidecar")  # fmt: skip
+    rate = np.log(2) / half
+    found = []
+    for start, last, middle in zip(starts, lasts, middles, strict=True):
+        during = rate * last / -np.expm1(-rate * last) if last > 0 else 1.0
+        factor = {"injection": 1.0, "scan_start": float(np.exp(rate * (middles[0] if frames == 1 and timing is None else starts[0]))),
+                  "none": float(np.exp(rate * start) * during)}[to]  # fmt: skip
+        found.append(When(max(middle, 0.0), factor, True))
+    return found
+
+
+def unmixed(task: ScanTask, scan: Scan, organs: OrganMap, settings: ImagingSettings) -> OrganSignals:
+    """Return the label's own signal of every organ in a scan of several bands.
+
+    Raises
+    ------
+    ValueError : no spectra in the settings, none named as the label, or several times at once.
+    """
+    if settings.spectra is None:
+        raise ValueError(f"it holds {scan.extent('C')} bands; name a table of spectra under [imaging] spectra, with a column "
+                         f"'{task.record.label}', or give one band a row")  # fmt: skip
+    if scan.extent("T") > 1:
+        raise ValueError("it holds several bands and times at once; give one time a row of scans.csv")
+    spectra = read_spectra(_file(task.root, settings.spectra))
+    if task.record.label not in spectra.names:
+        raise ValueError(f"{settings.spectra} has no spectrum of '{task.record.label}', only {', '.join(spectra.names)}; "
+                         "name the column as the label")  # fmt: skip
+    bands = split_bands(scan)
+    if scan.bands and all(b.emission_nm is not None for b in scan.bands):
+        spectra = spectra.at([b.emission_nm for b in scan.bands if b.emission_nm is not None])
+    plain = settings.model_copy(update={"standard": None})
+    each = [quantify(band, organs, plain) for band in bands]
+    found = unmix(np.stack([s.value for s in each]), spectra, np.stack([s.covariance for s in each]),
+                  nonnegative=settings.nonnegative)  # fmt: skip
+    k = found.names.index(task.record.label)
+    shared = np.hypot(found.se_systematic[k], np.abs(found.signal[k]) * scan.systematic_rel)
+    first = each[0]
+    flags = tuple(
+        tuple(sorted({*found.flags[k][i], *(w for s in each for w in s.flags[i])})) for i in range(len(first.organs))
+    )
+    signals = replace(
+        first, value=found.signal[k], covariance=found.covariance[k, :, k, :], se_systematic=shared, flags=flags
+    )
+    return to_pct_id(signals, settings.standard) if settings.standard else signals
+
+
+def flat(scan: Scan) -> Scan:
+    """Return one plane to look at: the last frame, the brightest slice value of every column of a volume."""
+    if scan.counts.ndim == 2:
+        return scan
+    last = np.asarray(scan.counts[tuple(n - 1 for n in scan.counts.shape[: -len(scan.frame_shape)])], dtype=np.float64)
+    plane = last.max(axis=0) if last.ndim == 3 else last
+    photograph = scan.photograph if last.ndim == 2 else None
+    return Scan(scan.name, scan.path, plane, "YX", scan.pixel_size_mm, photograph=photograph)
+
+
+def flat_map(organs: OrganMap) -> OrganMap:
+    """Return an organ map's outline as seen from above, for pictures."""
+    return organs if organs.labels.ndim == 2 else OrganMap(organs.labels.max(axis=0), organs.names, organs.origin)
+
+
+def _flat(residual: NDArray[Any] | None) -> NDArray[Any] | None:
+    if residual is None or residual.ndim == 2:
+        return residual
+    place = np.abs(np.nan_to_num(residual)).argmax(axis=0)
+    return np.asarray(np.take_along_axis(residual, place[None], axis=0)[0])
+
+
+def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool, when: When) -> Observation:
     """Return an organ's observation, or an animal's where whole animals lie side by side."""
     record, organ = task.record, signals.organs[i]
     subject, group = record.subjects[0], task.groups[0]
@@ -165,8 +373,8 @@ def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool) -> Observ
         subject, group, organ = record.subjects[which], task.groups[which], WHOLE_BODY
     flags = set(signals.flags[i]) | ({"systematic"} if signals.se_systematic[i] > 0 else set())
     factor = 1.0
-    if task.decay and signals.unit != "pct_id" and task.label.half_life_h is not None:
-        factor = decay_factor(task.label, record.time_h)  # a standard in the image decays along
+    if when.corrected and signals.unit != "pct_id":
+        factor = when.decay  # a standard in the image decays along
         flags.add("decay_corrected")
     hidden = _hidden_light(task, signals, i)
     flags |= set(hidden.flags)
@@ -178,7 +386,7 @@ def _row(task: ScanTask, signals: OrganSignals, i: int, animals: bool) -> Observ
         group=group,
         label=record.label,
         organ=organ,
-        time_h=record.time_h,
+        time_h=when.time_h,
         value=value,
         se=float(signals.se[i]) * factor,
         se_systematic=float(np.hypot(signals.se_systematic[i] * factor, abs(value) * hidden.rel)),
@@ -243,6 +451,8 @@ def picture(scan: Scan, organs: OrganMap, residual: NDArray[Any] | None = None) 
     for panel in panels:
         image = np.asarray(Image.fromarray(panel).resize(size, Image.Resampling.BILINEAR).convert("RGB")).copy()
         for value, name in organs.names.items():
+            if name not in names:  # hidden behind another organ of the volume
+                continue
             image[edges & (labels == value)] = _OUTLINES[names.index(name) % len(_OUTLINES)]
         done.append(image)
     gap = np.full((size[1], 6, 3), 255, np.uint8)

@@ -87,6 +87,11 @@ FLAGS: dict[str, Flag] = {
             "none needed; two views and several times make it smaller",
         ),
         Flag(
+            "outline_spread",
+            "what another annotator's outline would change is part of se_systematic, as imaging.outline says",
+            "none needed",
+        ),
+        Flag(
             "attenuated",
             "the organ's own tissue hides more than a quarter of its light compared with a clear sample",
             "set imaging.thickness = 'correct' with organ masses, or measure a homogenate",

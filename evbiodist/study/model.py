@@ -7,7 +7,7 @@ the models are the schema; `evbiodist.study.load` reads files into them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -49,6 +49,7 @@ def _organ(text: object) -> str:
 
 Unit = Annotated[str, BeforeValidator(_known_unit)]
 ValueUnit = Literal["pct_id", "pct_id_per_g", "pct_recovered", "p_per_s", "bq", "particles", "au"]
+VALUE_UNITS: tuple[str, ...] = get_args(ValueUnit)
 
 
 Organ = Annotated[str, BeforeValidator(_organ)]
@@ -199,6 +200,24 @@ class StandardSettings(_Frozen):
     pct_of_dose_se: float = Field(default=0.0, ge=0)
 
 
+class CurveSettings(_Frozen):
+    """A standard curve that turns signals into amounts: a CSV of standards and how to fit it (ICH Q2)."""
+
+    file: str
+    weights: Literal["1", "1/x", "1/x2", "1/var"] = "1/x2"
+    scale: Literal["linear", "log"] = "linear"
+    intercept: bool = True
+    sigma_from: Literal["residual", "intercept", "blank"] = "residual"
+
+
+class OutlineSettings(_Frozen):
+    """How far outlines of organs may be off, as standard deviations: what another annotator would draw."""
+
+    shift_sd_mm: float = Field(ge=0)
+    grow_sd_mm: float = Field(ge=0)
+    draws: int = Field(default=40, ge=10, le=1000)
+
+
 class ImagingSettings(_Frozen):
     """How images become organ signals."""
 
@@ -210,6 +229,11 @@ class ImagingSettings(_Frozen):
     cosmic: bool = True
     thickness: Literal["ignore", "flag", "correct"] = "flag"
     tray: tuple[tuple[Organ, ...], ...] = ()
+    tray_organs: tuple[Organ, ...] = ()
+    spectra: str | None = None
+    curve: CurveSettings | None = None
+    outline: OutlineSettings | None = None
+    register_by: Literal["none", "body", "intensity"] = "none"
     organ_labels: dict[str, Organ] = Field(default_factory=dict)
     standard: StandardSettings | None = None
 
@@ -220,6 +244,12 @@ class ImagingSettings(_Frozen):
             if not (key.isascii() and key.isdecimal() and 0 < len(key) < 10 and int(key) > 0):
                 raise ValueError(f"pixel values 1, 2, ... as keys, not '{key}'")
         return value
+
+    @model_validator(mode="after")
+    def _one_calibration(self) -> Self:
+        if self.curve is not None and self.standard is not None:
+            raise ValueError("either imaging.standard (in the image) or imaging.curve (a table), not both")
+        return self
 
     @model_validator(mode="after")
     def _psf_width(self) -> Self:
