@@ -45,6 +45,7 @@ def main() -> None:
     lines += [f"| `{f.name}` | {f.meaning} | {f.remedy} |" for f in FLAGS.values()]
     lines += ["", "## Readers", ""] + [f"- `{r.name}`: {r.description}" for r in readers()]
     lines += ["", "## Footprints", ""] + [f"- `{k.name}`: {k.description}" for k in FOOTPRINTS.values()]
+    lines += ["- `optical`: light of organs through the animal's tissue, anatomy inferred from all images of an animal"]
     Path(__file__).with_name("reference.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

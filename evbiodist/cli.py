@@ -400,8 +400,8 @@ def report(directory: str, quiet: bool, as_json: bool) -> None:
 
 @main.command()
 @click.argument("out")
-@click.option("--kind", default="optical", show_default=True, type=click.Choice(["optical", "pet"]),
-              help="Trays, frames and a gamma counter; or PET volumes.")  # fmt: skip
+@click.option("--kind", default="trays", show_default=True, type=click.Choice(["trays", "in-vivo", "pet"]),
+              help="Excised organs of four labels; living mice through tissue, back and belly; dynamic PET volumes.")  # fmt: skip
 @click.option("--seed", default=1, show_default=True, type=int, help="The same seed gives the same bytes.")
 @click.option(
     "--animals",
@@ -420,8 +420,6 @@ def phantom(
     out: str, kind: str, seed: int, animals: int, times: str, kinetics_cv: float, animal_cv: float, in_vivo: bool
 ) -> None:
     """Write a digital study with truth.csv into OUT."""
-    from evbiodist.phantom.study import Design, write_study
-
     try:
         hours = tuple(sorted({float(t) for t in times.split(",")}))
     except ValueError:
@@ -435,20 +433,29 @@ def phantom(
     if kind == "pet":
         from evbiodist.phantom.pet import PetDesign, write_pet_study
 
-        _refuse_with_pet("times", "in_vivo")
-        volumes = PetDesign(animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv)
-        click.echo(f"digital study in {write_pet_study(out, seed, volumes)}")
-        return
-    design = Design(times_h=hours, animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv, in_vivo=in_vivo)
-    click.echo(f"digital study in {write_study(out, seed, design)}")
+        _only_for("every animal is scanned from the injection to 2 h", "times", "in_vivo")
+        path = write_pet_study(out, seed, PetDesign(animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv))
+    elif kind == "in-vivo":
+        from evbiodist.phantom.optical import OpticalDesign, write_optical_study
+
+        _only_for("all of its animals live", "in_vivo")
+        path = write_optical_study(out, seed, OpticalDesign(times_h=hours, animals=animals, animal_cv=animal_cv,
+                                                            kinetics_cv=kinetics_cv))  # fmt: skip
+    else:
+        from evbiodist.phantom.study import Design, write_study
+
+        path = write_study(out, seed, Design(times_h=hours, animals=animals, animal_cv=animal_cv, kinetics_cv=kinetics_cv,
+                                             in_vivo=in_vivo))  # fmt: skip
+    click.echo(f"digital study in {path}")
 
 
-def _refuse_with_pet(*names: str) -> None:
+def _only_for(why: str, *names: str) -> None:
+    """Refuse options that say nothing about this kind of study."""
     context = click.get_current_context()
     for name in names:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            raise ValueError(f"--{name.replace('_', '-')} says when and how light is imaged; leave it out with --kind pet, which "
-                             "scans every animal from the injection to 2 h")  # fmt: skip
+            raise ValueError(f"--{name.replace('_', '-')} does not go with --kind {context.params['kind']}, where {why}; "
+                             "leave it out")  # fmt: skip
 
 
 @main.command()

@@ -321,8 +321,12 @@ class _Problem:
             sources, straight = medium.entering(view)
             diffuse = self._light(nm, view) - straight
             ends = [change.media[nm].entering(view) for change in changes]
-            moved = [end[0] - sources - change.operators[nm] @ diffuse for end, change in zip(ends, changes, strict=True)]
-            self._dimmed[nm, view] = medium.fluence(np.stack(moved, axis=1)) + np.stack([e[1] - straight for e in ends], axis=1)
+            moved = [
+                end[0] - sources - change.operators[nm] @ diffuse for end, change in zip(ends, changes, strict=True)
+            ]
+            self._dimmed[nm, view] = medium.fluence(np.stack(moved, axis=1)) + np.stack(
+                [e[1] - straight for e in ends], axis=1
+            )
         return self._dimmed[nm, view]
 
     def solve(self, sd: FloatArray, weights: list[FloatArray] | None = None) -> _Solved:

@@ -416,7 +416,8 @@ def _look(light: FloatArray, noise: Noise, fwhm_px: float) -> tuple[BoolArray, B
 def suspects(light: NDArray[Any], noise: Noise, fwhm_px: float) -> NDArray[np.intp]:
     """Return the places where `find_bad_pixels` could find something, shape (n, 2): few, and quickly.
 
-    Its bounds are tried with the least noise that a pixel can have, so that nothing is missed.
+    Its bounds are tried with the least noise that a pixel can have, and at the few pixels that break them with
+    their own, so that nothing is missed.
     """
     sigma = float(np.sqrt(noise.floor))
     sharp, dark = [], []
@@ -428,7 +429,10 @@ def suspects(light: NDArray[Any], noise: Noise, fwhm_px: float) -> NDArray[np.in
         excess -= before
         excess -= after
         if not np.fmax.reduce(excess, axis=None) <= limit:
-            sharp.append(np.argwhere(excess > limit) + np.array([dy, abs(dx)]))
+            at = np.nonzero(excess > limit)
+            b, m, a = (noise.variance(side[at].astype(np.float64)) for side in (before, middle, after))
+            sure = excess[at] > 2 * _RAY_SIGMA * np.sqrt(least**2 * m + (a + b) / 4)
+            sharp.append(np.stack(at, axis=1)[sure] + np.array([dy, abs(dx)]))
     before, middle, after = _opposite(light, 0, 1)
     lowest = np.minimum(before, after)
     deep = 2 * _RAY_SIGMA * float(np.sqrt(1.25)) * sigma

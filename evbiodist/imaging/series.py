@@ -302,11 +302,11 @@ class _Plan:
             words=words,
         )
 
-    def sums(self, counts: NDArray[Any], offset: Any, scale: Any) -> FloatArray | None:
+    def sums(self, counts: NDArray[Any], offset: Any, scale: Any, scratch: NDArray[Any]) -> FloatArray | None:
         """Return what is kept of a frame: moments, sums over moved outlines, square; None if it is to be fitted alone.
 
         The moments are the weighted inner products with footprints and background; the last number is the weighted
-        sum of squares.
+        sum of squares. `scratch` is a frame's worth of `_light_type` to write on.
         """
         if (
             self.saturation is not None
@@ -317,21 +317,22 @@ class _Plan:
         if self.place is None:
             return self._of_all(counts, offset, scale)
         flat = counts.reshape(-1)
-        number = np.float32 if counts.dtype.itemsize <= 2 or counts.dtype == np.float32 else np.float64
+        number = scratch.dtype.type
         shift = float(number(offset + self.bias))
         with np.errstate(over="ignore", invalid="ignore"):
-            light = np.subtract(flat, number(shift), dtype=number)
+            light = np.subtract(flat, number(shift), out=scratch, dtype=scratch.dtype)
             if self.rays and self._hit(light.reshape(counts.shape)):
                 return None
             light[self.place] = 0.0
             total, square = _in_runs(light)
         if not np.isfinite(square):
             return None
-        x = flat[self.place].astype(np.float64) - offset
+        x = flat[self.place].astype(np.float64)
+        x -= offset
         lift, pixels = shift - offset, flat.size - self.place.size
         square += 2 * lift * total + pixels * lift**2
         total += pixels * lift
-        return self._gathered(x * scale, total * scale, square * scale**2)
+        return self._gathered(x, total, square) * np.append(np.full(self.rows.shape[0] + 1, scale), scale**2)
 
     def _of_all(self, counts: NDArray[Any], offset: Any, scale: Any) -> FloatArray | None:
         light = counts - np.asarray(offset, dtype=np.float64)
@@ -378,6 +379,7 @@ def _stream(scan: Scan, plan: _Plan) -> tuple[_Found, tuple[int, ...]]:
     brightness = np.ones(total)
     alone: dict[int, tuple[Fit, FloatArray, tuple[tuple[str, ...], ...]]] = {}
     moving_bad = scan.bad is not None and not _static(scan.bad, scan)
+    scratch = np.empty(int(np.prod(scan.frame_shape)) if plan.place is not None else 0, _light_type(scan.counts.dtype))
     for start, block in blocks(scan, max_bytes=_BLOCK_BYTES):
         for t, counts in enumerate(block, start):
             at = tuple(int(i) for i in np.unravel_index(t, leading)) if leading else ()
@@ -387,7 +389,7 @@ def _stream(scan: Scan, plan: _Plan) -> tuple[_Found, tuple[int, ...]]:
             frame = frame_of(scan, t, counts)
             ratio = _ratio(noise_scale(frame), plan.scale)
             hurt = moving_bad and frame.bad is not None and bool(np.any(frame.bad & plan.used))
-            kept = None if ratio is None or hurt else plan.sums(counts, offset, scale)
+            kept = None if ratio is None or hurt else plan.sums(counts, offset, scale, scratch)
             if kept is None or ratio is None:
                 alone[t] = _by_itself(frame, plan)
             else:
@@ -521,6 +523,11 @@ def _special(used: NDArray[np.bool_], patterns: tuple[Any, ...]) -> NDArray[np.i
     for pattern in patterns:
         special[pattern.indices] = True
     return np.flatnonzero(special)
+
+
+def _light_type(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """Return single precision where it holds every count, else double."""
+    return np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64
 
 
 def _in_runs(values: NDArray[Any]) -> tuple[float, float]:

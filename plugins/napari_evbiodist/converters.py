@@ -51,7 +51,8 @@ def scan_to_layers(scan: Scan) -> list[FullLayerData]:
     >>> photograph[1]["scale"], photograph[1]["translate"]
     ((0.25, 0.25), (-0.125, -0.125))
     """
-    layers = [_image(_signal(scan), scan, scan.name, scan.axes[:-2], unit=scan.unit, colormap="inferno")]
+    layers = [_image(_signal(scan), scan, scan.name, scan.axes[:-2], unit="counts" if scan.lazy else scan.unit,
+                     colormap="inferno")]  # fmt: skip
     if scan.photograph is not None:
         # half transparent: a white body would drown the signal added to it
         title = f"{scan.name} photograph"
@@ -60,7 +61,9 @@ def scan_to_layers(scan: Scan) -> list[FullLayerData]:
 
 
 def _signal(scan: Scan) -> NDArray[Any]:
-    """Return the calibrated image; counts that nothing is done to stay as they are, a quarter of the size."""
+    """Return the calibrated image; counts that nothing is done to, or that are still on disk, stay as they are."""
+    if scan.lazy:
+        return scan.counts
     plain = np.ndim(scan.offset) == np.ndim(scan.scale) == 0 and (scan.offset, scan.scale) == (0, 1)
     return scan.counts if plain else scan.signal()
 
@@ -85,11 +88,11 @@ def _place(scan: Scan, shape: tuple[int, ...], leading: str = "") -> dict[str, t
     pixel = scan.pixel_size_mm or (1.0, 1.0)
     unit = "pixel" if scan.pixel_size_mm is None else "mm"
     scale = [size * (n / m) for size, n, m in zip(pixel, scan.plane_shape, shape, strict=True)]
-    more = len(leading)
+    deep = [scan.slice_mm if axis == "Z" and unit == "mm" else None for axis in leading]
     return {
-        "scale": (*[1.0] * more, *scale),
-        "translate": (*[0.0] * more, *((s - size) / 2 for s, size in zip(scale, pixel, strict=True))),
-        "units": (*["pixel"] * more, unit, unit),
+        "scale": (*(d or 1.0 for d in deep), *scale),
+        "translate": (*[0.0] * len(leading), *((s - size) / 2 for s, size in zip(scale, pixel, strict=True))),
+        "units": (*("mm" if d else "pixel" for d in deep), unit, unit),
         "axis_labels": (*leading.lower(), "y", "x"),
     }
 

@@ -46,7 +46,7 @@ def test_a_finer_photograph_lies_over_the_signal(viewer):
     np.testing.assert_allclose(photograph.extent.world + edge * 0.225, signal.extent.world + edge * 0.9, atol=1e-12)
 
 
-@pytest.mark.parametrize("axes", ["TYX", "ZTYX", "TTYX"])
+@pytest.mark.parametrize("axes", ["TYX", "ZYX", "TZYX"])
 def test_frames_and_a_photograph_go_together(viewer, axes):
     scan = ev.Scan(
         "movie", None, np.ones((3,) * (len(axes) - 2) + (6, 8)), axes, (0.5, 0.5), photograph=np.ones((6, 8))
