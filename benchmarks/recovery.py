@@ -68,7 +68,7 @@ def _others(study, method: str):
         scan = load_scan(study.root, record)
         drawn = label_image(study.root, record, scan, study.settings.imaging)
         drop = _drop(scan, drawn)
-        organs = segment_atlas(scan, view=record.view, weight_g=study.subjects[0].weight_g)
+        organs = segment_atlas(scan, view=record.view, weight_g=study.subjects[0].weight_g, draws=12)
         signals = quantify(scan, organs, roi)
         for organ, value in zip(signals.organs, signals.value, strict=True):
             if BETTER.get(organ, "dorsal") == record.view:

@@ -115,7 +115,7 @@ class DigitalAnimal:
         if abs(self.bend_rad) < 1e-6:
             return along / length + 0.5, across
         radius = length / self.bend_rad
-        angle = np.arctan2(along * np.sign(radius), (radius - across) * np.sign(radius))
+        angle = np.arctan2(along, (radius - across) * np.sign(radius))
         u = radius - np.hypot(along, radius - across) * np.sign(radius)
         return angle * np.abs(radius) / length + 0.5, u
 
