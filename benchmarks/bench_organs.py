@@ -15,7 +15,7 @@ from side_by_side import medians, show
 from skimage.measure import regionprops_table
 
 from evbiodist.imaging.estimator import estimate
-from evbiodist.imaging.footprints import roi_footprints
+from evbiodist.imaging.footprints import FOOTPRINTS
 from evbiodist.imaging.organs import OrganMap
 
 SIZE, ORGANS, FRAMES = 256, 12, 50
@@ -42,7 +42,7 @@ def make_frames(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return variance - 9.0 + rng.normal(0, np.sqrt(variance)), variance
 
 
-def with_estimate(footprints: np.ndarray, frame: np.ndarray, variance: np.ndarray) -> Answer:
+def with_estimate(footprints: object, frame: np.ndarray, variance: np.ndarray) -> Answer:
     fit = estimate(frame, footprints, variance, weighting="uniform")
     return fit.signal, fit.se
 
@@ -78,10 +78,11 @@ def main() -> None:
     labels = make_labels()
     frames, variances = make_frames(labels)
     organs = OrganMap(labels, {i: f"organ {i}" for i in INDEX[1:]}, "label image")
-    footprints = roi_footprints(organs)
+    build = FOOTPRINTS["roi"].sparse
+    footprints = build(organs)
     ways: dict[str, Callable[[np.ndarray, np.ndarray], Answer]] = {
         OURS: lambda f, v: with_estimate(footprints, f, v),
-        "evbiodist estimate, footprints built each time": lambda f, v: with_estimate(roi_footprints(organs), f, v),
+        "evbiodist estimate, footprints built each time": lambda f, v: with_estimate(build(organs), f, v),
         "skimage regionprops_table": lambda f, v: with_regionprops(labels, f, v),
         "scipy.ndimage.sum_labels": lambda f, v: with_labels(labels, f, v),
     }

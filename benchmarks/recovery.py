@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+#: How the mice go beyond what the estimator's prior assumes of them.
 CONDITIONS = {
     "as assumed": {},
-    "other optics": {"optics_log": 0.2},
-    "other shapes": {"shape_mm": 0.5, "anatomy": 1.3},
-    "both": {"optics_log": 0.2, "shape_mm": 0.5, "anatomy": 1.3},
+    "mismatch": {"tissue_log": 0.2, "shape_mm": 0.5, "anatomy": 1.3},
 }
 COLUMNS = ("condition", "seed", "organ", "time_h", "method", "value", "se", "truth")
 ORGANS = ("brain", "liver", "spleen", "kidney", "lung", "heart", "gut", "body")

@@ -55,7 +55,7 @@ class AnimalsTask:
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
-    """One scan on its way: the image in signal per pixel, its bodies, and what a unit of its dose standard reads."""
+    """One scan on its way: the image in `unit` per pixel with its variance, its bodies, and what calibration is unsure of."""
 
     record: ScanRecord
     scan: Scan
@@ -64,7 +64,6 @@ class _Stage:
     variance: FloatArray
     valid: Any
     unit: str
-    per_unit: float
     random_rel: float
     systematic_rel: float
     flags: tuple[str, ...]
@@ -89,6 +88,10 @@ def process_animals(task: AnimalsTask) -> tuple[ScanResult | ValueError, ...]:
             outcomes[record.scan] = err
         except OSError as err:
             outcomes[record.scan] = UnreadableImage(record.file, str(err))
+    if len(units := sorted({s.unit for s in stages})) > 1:
+        mixed = ValueError(f"scans of {', '.join(task.records[0].subjects)} are in {' and in '.join(units)}, which do not add up; "
+                           "image all of them in the same mode")  # fmt: skip
+        return tuple(outcomes.get(record.scan, mixed) for record in task.records)
     rows: dict[str, list[Observation]] = {s.record.scan: [] for s in stages}
     warnings: dict[str, list[str]] = {s.record.scan: list(s.scan.warnings) for s in stages}
     drawn: dict[str, tuple[OrganMap, FloatArray]] = {}
@@ -123,6 +126,9 @@ def _stage(task: AnimalsTask, record: ScanRecord) -> _Stage:
     scan = load_scan(task.root, record)
     if scan.counts.size != np.prod(scan.plane_shape):
         raise ValueError(f"{scan.name} holds {scan.counts.shape} ({scan.axes}); give one frame a row of scans.csv")
+    if record.view not in ("dorsal", "ventral", "unknown"):
+        raise ValueError(f"the view is '{record.view}', but anatomy is inferred from back and belly only; give dorsal, ventral or "
+                         "nothing in the column view, or use the footprint 'psf' or 'roi'")  # fmt: skip
     if scan.pixel_size_mm is None:
         raise ValueError(
             "the pixel size is not known, without which the atlas has no size; give pixel_size_mm in scans.csv"
@@ -136,6 +142,7 @@ def _stage(task: AnimalsTask, record: ScanRecord) -> _Stage:
     bodies = bodies.resized(scan.plane_shape)
     factor, unit = to_unit(scan)
     per_unit, random_rel, systematic_rel, unit = _standard(task.settings, scan, drawn, unit)
+    factor *= per_unit
     camera, estimated = estimate_camera(scan)
     frame = scan.signal().reshape(scan.plane_shape)
     bad = find_bad_pixels(scan)
@@ -145,8 +152,8 @@ def _stage(task: AnimalsTask, record: ScanRecord) -> _Stage:
     )
     variance = variance_counts(expected, camera, scan.counts.dtype.kind != "f") * scale**2
     flags = {*scan.flags, *(("noise_from_image",) if estimated else ())}
-    return _Stage(record, scan, bodies, frame * factor, variance * factor**2, ~bad.mask.reshape(frame.shape), unit, per_unit,
-                  random_rel, float(np.hypot(systematic_rel, 0.0 if unit == "pct_id" else scan.systematic_rel)),
+    return _Stage(record, scan, bodies, frame * factor, variance * factor**2, ~bad.mask.reshape(frame.shape), unit, random_rel,
+                  float(np.hypot(systematic_rel, 0.0 if unit == "pct_id" else scan.systematic_rel)),
                   tuple(sorted(flags)))  # fmt: skip
 
 
@@ -163,9 +170,11 @@ def _standard(
     # its background is the stage around it, not the animals beside it
     near = ndimage.binary_dilation(drop, iterations=max(4, round(np.sqrt(drop.sum()))))
     alone = OrganMap(drop.astype(np.int32), {1: settings.standard.organ}, drawn.origin)
-    i, beside = 0, replace(scan, bad=np.broadcast_to(~near, scan.counts.shape))
-    found = quantify(beside, alone, settings.model_copy(update={"footprint": "roi", "standard": None}))
-    value, se = float(found.value[i]), float(found.se[i])
+    beside = replace(scan, bad=np.broadcast_to(~near, scan.counts.shape))
+    # a drop of a few pixels is as sharp as a cosmic ray, and a ray on it is rarer than a drop taken for one
+    plain = settings.model_copy(update={"footprint": "roi", "standard": None, "cosmic": False})
+    found = quantify(beside, alone, plain)
+    value, se = float(found.value[0]), float(found.se[0])
     if not value > 3 * se:
         raise ValueError(f"the dose standard reads {value:.3g} +- {se:.2g}, not above noise; %ID cannot be computed")
     share = settings.standard
@@ -183,7 +192,7 @@ def _one_animal(
         rows[first.record.scan] += _rows(task, first, fit, t, number, animal)
     for i, stage in enumerate(stages):
         name = stage.record.scan
-        warnings[name] += [said for said in unsure if said.startswith(name)] + _pairs(fit)
+        warnings[name] += [f"{animal}: {said}" for said in (*unsure[i], *_pairs(fit))]
         if not any(r.source == name and r.subject == animal for r in rows[name]):
             warnings[name].append(
                 f"its light of {animal} is part of the values of the other view at {stage.record.time_h:g} h"
@@ -193,21 +202,23 @@ def _one_animal(
 
 def _frames(
     task: AnimalsTask, stages: Sequence[_Stage], number: int
-) -> tuple[list[Frame], list[str], Anatomy, list[float]]:  # fmt: skip
-    """Return one animal's frames, what was unsure about how it lies, its outline's body, and the times."""
+) -> tuple[list[Frame], list[list[str]], Anatomy, list[float]]:  # fmt: skip
+    """Return one animal's frames, what was unsure about how it lies in each, its outline's body, and the times."""
     times = sorted({s.record.time_h for s in stages})
     poses = [find_pose(s.bodies, f"animal_{number}", s.scan) for s in stages]
     bodies = [body_of(p, (s.scan.pixel_size_mm or (1.0, 1.0))[1], task.weights_g[number - 1])
               for s, p in zip(stages, poses, strict=True)]  # fmt: skip
     # outlines of one animal differ by how it lies and is lit: the middle one is the least wrong
     body = sorted(bodies, key=lambda b: b.length_mm * b.half_width_mm)[len(bodies) // 2]
-    frames, unsure = [], []
+    frames: list[Frame] = []
+    unsure: list[list[str]] = []
     for stage, pose in zip(stages, poses, strict=True):
-        frame = _frame(task, stage, pose, _view(stage.record), times.index(stage.record.time_h))
+        frame, told = _frame(task, stage, pose, _view(stage.record), times.index(stage.record.time_h)), []
         if stage.record.view not in ("dorsal", "ventral") or pose.head_confidence < _HEAD_SURE:
             frame, said = _best(task, stage, pose, frame, body)
-            unsure.append(f"{stage.record.scan}: {said}")
+            told.append(said)
         frames.append(frame)
+        unsure.append(told)
     return frames, unsure, body, times
 
 
@@ -243,7 +254,8 @@ def _best(task: AnimalsTask, stage: _Stage, pose: BodyPose, frame: Frame, body: 
         for turned in heads:
             s, u = (1 - frame.s, -frame.u_mm) if turned else (frame.s, frame.u_mm)
             trial = replace(frame, s=s, u_mm=u, view=view)
-            tried.append((infer([trial], body, fit_anatomy=False).objective, turned, view, trial))
+            alone = replace(trial, time=0)
+            tried.append((infer([alone], body, fit_anatomy=False).objective, turned, view, trial))
     tried.sort(key=lambda item: item[0])
     lead = tried[1][0] - tried[0][0]
     _, turned, view, best = tried[0]
@@ -256,10 +268,10 @@ def _best(task: AnimalsTask, stage: _Stage, pose: BodyPose, frame: Frame, body: 
 
 def _rows(task: AnimalsTask, stage: _Stage, fit: JointFit, t: int, number: int, animal: str) -> list[Observation]:
     record = stage.record
-    factor = stage.per_unit
+    factor = 1.0
     shared = {*stage.flags, *fit.flags, "inferred_anatomy"}
     if task.decay and stage.unit != "pct_id" and task.label.half_life_h is not None:
-        factor *= decay_factor(task.label, record.time_h)
+        factor = decay_factor(task.label, record.time_h)
         shared.add("decay_corrected")
     if float(np.max(fit.chi2_red)) > _MISFIT:
         shared.add("misfit")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from evbiodist.imaging.standards import fit_standards, read_standards
 from evbiodist.imaging.tray import SURE
 from evbiodist.imaging.unmix import read_spectra, split_bands, unmix
 from evbiodist.io.registry import read_scan
-from evbiodist.io.scan import Camera, Scan
+from evbiodist.io.scan import Camera, FloatArray, Scan
 from evbiodist.study.flags import join, split
 from evbiodist.study.load import inside
-from evbiodist.study.model import VALUE_UNITS, ImagingSettings, Label, Observation, ScanRecord
+from evbiodist.study.model import VALUE_UNITS, ImagingSettings, Label, Observation, OutlineSettings, ScanRecord
 from evbiodist.study.problems import UnreadableImage
 from evbiodist.study.vocabulary import STANDARD, WHOLE_BODY
 
@@ -127,12 +127,14 @@ def label_image(root: Path, record: ScanRecord, scan: Scan, settings: ImagingSet
         raise ValueError("a label image is given, but its pixel values have no names; "
                          "name them under [imaging.organ_labels]")  # fmt: skip
     labels = read_scan(_file(root, record.organs or ""))
-    shape = labels.frame_shape
-    if labels.counts.size != np.prod(shape):
-        raise UnreadableImage(
-            labels.name, f"it holds {labels.axes} {labels.counts.shape}; a single label image is needed"
-        )
-    return from_label_image(np.asarray(labels.counts[...]).reshape(shape), settings.organ_labels, scan.frame_shape)
+    array = np.asarray(labels.counts[...])
+    # pages of a plain TIFF are planes of a volume here, whatever the reader calls their axis
+    shape = (*(n for n in array.shape[:-2] if n > 1), *array.shape[-2:])
+    if len(shape) > len(scan.frame_shape):
+        raise UnreadableImage(labels.name, f"it holds {labels.axes} {array.shape}; a single label image is needed")
+    if len(shape) < array.ndim and len(shape) < len(scan.frame_shape) == len(labels.frame_shape):
+        shape = labels.frame_shape  # a volume of one slice
+    return from_label_image(array.reshape(shape), settings.organ_labels, scan.frame_shape)
 
 
 def process(task: ScanTask) -> ScanResult:
@@ -156,24 +158,34 @@ def process(task: ScanTask) -> ScanResult:
     settings = task.settings.model_copy(update={"footprint": _footprint(task, animals),
                                                 **({"standard": None} if animals else {})})  # fmt: skip
     warnings, residual = list(scan.warnings), None
-    if scan.extent("C") > 1:
-        signals = unmixed(task, scan, organs, settings)
-        rows = [
-            _row(task, signals, i, animals, when) for when in _times(scan, task)[:1] for i in range(len(signals.organs))
-        ]
-    elif scan.extent("T") > 1:
+    if scan.extent("C") == 1 and scan.extent("T") > 1:
         frames, residual, said = _series(scan, organs, settings)
         warnings += said
         rows = [_row(task, signals, i, animals, when)
                 for signals, when in zip(frames, _times(scan, task), strict=True) for i in range(len(signals.organs))]  # fmt: skip
     else:
-        signals = with_outline(quantify(scan, organs, settings), scan, organs, settings)
+        signals = _single(task, scan, organs, settings)
+        if scan.extent("C") > 1 and not _wavelengths(scan):
+            warnings.append(f"it does not say the wavelengths of its {scan.extent('C')} bands; they were taken to be those of "
+                            f"{settings.spectra}, in rising order; name them under bands in a sidecar")  # fmt: skip
         rows = [_row(task, signals, i, animals, _times(scan, task)[0]) for i in range(len(signals.organs))]
-        residual = signals.fit.residual
+        residual = signals.fit.residual if scan.extent("C") == 1 else None
     rows = _by_curve(task, [_named(row, organs) for row in rows])
     warnings += organs.notes
     shown = picture(flat(scan), flat_map(organs), _flat(residual))
     return ScanResult(tuple(rows), shown, tuple(warnings), organs.organs)
+
+
+def _single(task: ScanTask, scan: Scan, organs: OrganMap, settings: ImagingSettings) -> OrganSignals:
+    """Return the organs' signals of one frame, its bands unmixed."""
+
+    def measure(drawn: OrganMap) -> OrganSignals:
+        return unmixed(task, scan, drawn, settings) if scan.extent("C") > 1 else quantify(scan, drawn, settings)
+
+    signals = measure(organs)
+    if settings.outline is None or organs.fractions is not None:
+        return signals
+    return with_outline(signals, measure, scan, organs, settings.outline)
 
 
 def _series(
@@ -198,23 +210,36 @@ def _series(
     return found, found[-1].fit.residual, list(moved.notes)
 
 
-def with_outline(signals: OrganSignals, scan: Scan, organs: OrganMap, settings: ImagingSettings) -> OrganSignals:
-    """Add what redrawn outlines would change to the shared errors, where the settings say how far outlines may be off.
+def with_outline(
+    signals: OrganSignals, measure: Callable[[OrganMap], OrganSignals], scan: Scan, organs: OrganMap, outline: OutlineSettings
+) -> OrganSignals:  # fmt: skip
+    """Add what redrawn outlines would change to the shared errors.
+
+    Parameters
+    ----------
+    signals : of the outlines as they are; measure : gives those of others.
+    scan, organs : what was measured.
+    outline : how far outlines may be off.
 
     Raises
     ------
     ValueError : a spread in mm without a pixel size.
     """
-    outline = settings.outline
-    if outline is None or organs.fractions is not None:
-        return signals
     if scan.spacing_mm is None:
         raise ValueError("imaging.outline is in mm, but the pixel size is not known; give pixel_size_mm in scans.csv")
     organs = organs.resized(scan.frame_shape)
-    spread = roi_repeatability(lambda drawn: quantify(scan, drawn, settings).value, organs, shift_sd=outline.shift_sd_mm,
-                               grow_sd=outline.grow_sd_mm, draws=outline.draws, spacing_mm=scan.spacing_mm)  # fmt: skip
+
+    def values(drawn: OrganMap) -> FloatArray:
+        found = measure(drawn)
+        # a dose standard has an outline too, but it has become the unit of the others
+        of = dict(zip(found.organs, found.value, strict=True))
+        return np.array([of.get(name, 1.0) for name in organs.organs])
+
+    spread = roi_repeatability(values, organs, shift_sd=outline.shift_sd_mm, grow_sd=outline.grow_sd_mm,
+                               draws=outline.draws, spacing_mm=scan.spacing_mm)  # fmt: skip
+    se = spread.se[[spread.organs.index(name) for name in signals.organs]]
     flags = tuple(tuple(sorted({*f, "outline_spread"})) for f in signals.flags)
-    return replace(signals, se_systematic=np.hypot(signals.se_systematic, spread.se), flags=flags)
+    return replace(signals, se_systematic=np.hypot(signals.se_systematic, se), flags=flags)
 
 
 def _named(row: Observation, organs: OrganMap) -> Observation:
@@ -237,14 +262,18 @@ def _by_curve(task: ScanTask, rows: list[Observation]) -> list[Observation]:
     done = []
     for row in rows:
         found = curve.inverse(row.value or 0.0, row.se)
+        told = {"unit": standards.unit, "lloq": found.lloq, "below_lloq": found.below_lloq,
+                "flags": join({*split(row.flags), *found.flags})}  # fmt: skip
+        if found.below_lloq and not np.isfinite(found.value):  # on the log scale nothing stands for no light
+            done.append(row.model_copy(update={**told, "value": None, "se": None, "se_systematic": None}))
+            continue
         if not np.isfinite(found.value):
             raise ValueError(f"{row.organ} reads {row.value:.3g} {row.unit}, which the standard curve cannot turn into an amount: "
                              f"{found.reason}")  # fmt: skip
-        slope = abs(found.value / row.value) if row.value else 0.0
-        shared = float(np.hypot(found.se_systematic, slope * (row.se_systematic or 0.0)))
-        done.append(row.model_copy(update={
-            "value": found.value, "se": found.se, "se_systematic": shared, "unit": standards.unit, "lloq": found.lloq,
-            "below_lloq": found.below_lloq, "flags": join({*split(row.flags), *found.flags})}))  # fmt: skip
+        # a line may miss the origin, so what a step of signal is worth comes from the curve and not from its value
+        steep = curve.slope if given.scale == "linear" else curve.slope * (row.value or 0.0) / found.value
+        shared = float(np.hypot(found.se_systematic, (row.se_systematic or 0.0) / steep))
+        done.append(row.model_copy(update={**told, "value": found.value, "se": found.se, "se_systematic": shared}))
     return done
 
 
@@ -276,12 +305,14 @@ def _times(scan: Scan, task: ScanTask) -> list[When]:
     if timing is None and frames > 1:
         raise ValueError(f"it holds {frames} frames but no times; give frame_start_s and frame_duration_s in a sidecar "
                          f"{Path(record.file).stem}.json")  # fmt: skip
+    zero = record.time_h
     if timing is None:
         starts, lasts, middles = [record.time_h], [0.0], [record.time_h]
     else:
         # a file that counts from the injection knows better than the table when its frames were
-        zero = 0.0 if timing.reference == "injection" or frames == 1 else record.time_h
-        if frames == 1 and timing.reference != "injection":
+        if timing.reference == "injection":
+            zero = 0.0
+        elif frames == 1:
             zero = record.time_h - float(timing.mid_h[0])
         starts = [zero + s / 3600 for s in timing.start_s]
         lasts = [d / 3600 for d in timing.duration_s]
@@ -298,10 +329,12 @@ def _times(scan: Scan, task: ScanTask) -> list[When]:
         raise ValueError("the file does not say whether its activity is corrected for decay; give decay_corrected_to "
                          "(injection, scan_start or none) in a sidecar")  # fmt: skip
     rate = np.log(2) / half
+    # the scan began where its clock is 0, or with its first frame where the clock counts from the injection
+    began = zero if timing is not None and timing.reference == "scan_start" else starts[0]
     found = []
     for start, last, middle in zip(starts, lasts, middles, strict=True):
         during = rate * last / -np.expm1(-rate * last) if last > 0 else 1.0
-        factor = {"injection": 1.0, "scan_start": float(np.exp(rate * (middles[0] if frames == 1 and timing is None else starts[0]))),
+        factor = {"injection": 1.0, "scan_start": float(np.exp(rate * began)),
                   "none": float(np.exp(rate * start) * during)}[to]  # fmt: skip
         found.append(When(max(middle, 0.0), factor, True))
     return found
@@ -324,8 +357,8 @@ def unmixed(task: ScanTask, scan: Scan, organs: OrganMap, settings: ImagingSetti
         raise ValueError(f"{settings.spectra} has no spectrum of '{task.record.label}', only {', '.join(spectra.names)}; "
                          "name the column as the label")  # fmt: skip
     bands = split_bands(scan)
-    if scan.bands and all(b.emission_nm is not None for b in scan.bands):
-        spectra = spectra.at([b.emission_nm for b in scan.bands if b.emission_nm is not None])
+    if known := _wavelengths(scan):
+        spectra = spectra.at(known)
     plain = settings.model_copy(update={"standard": None})
     each = [quantify(band, organs, plain) for band in bands]
     found = unmix(np.stack([s.value for s in each]), spectra, np.stack([s.covariance for s in each]),
@@ -340,6 +373,12 @@ def unmixed(task: ScanTask, scan: Scan, organs: OrganMap, settings: ImagingSetti
         first, value=found.signal[k], covariance=found.covariance[k, :, k, :], se_systematic=shared, flags=flags
     )
     return to_pct_id(signals, settings.standard) if settings.standard else signals
+
+
+def _wavelengths(scan: Scan) -> list[float]:
+    """Return the emission of every band in nm; nothing where the scan does not say it of all of them."""
+    known = [band.emission_nm for band in scan.bands if band.emission_nm is not None]
+    return known if len(known) == scan.extent("C") else []
 
 
 def flat(scan: Scan) -> Scan:
@@ -420,9 +459,15 @@ def _hidden_light(task: ScanTask, signals: OrganSignals, i: int) -> _Hidden:
     area, mass = float(signals.area_cm2[i]) * 100, task.masses_g.get(organ)
     thick = 1000 * mass / _TISSUE_DENSITY / area if mass else _FLAT * float(np.sqrt(4 * area / np.pi))
     lit = task.label.excitation_nm if task.label.kind == "fluorescence" else None
-    seen, more, less = (escape_fraction(organ, thick, nm or 0.0, lit, log_mu_a=shift)
-                        for shift in (0.0, LOG_SE_ABSORPTION, -LOG_SE_ABSORPTION))  # fmt: skip
-    flags = () if optics(organ, nm or 0.0).diffuse else ("beyond_diffusion",)
+    try:
+        seen, more, less = (escape_fraction(organ, thick, nm or 0.0, lit, log_mu_a=shift)
+                            for shift in (0.0, LOG_SE_ABSORPTION, -LOG_SE_ABSORPTION))  # fmt: skip
+        flags = () if optics(organ, nm or 0.0).diffuse else ("beyond_diffusion",)
+    except ValueError as err:
+        if task.settings.thickness == "flag":  # nothing is known to flag by, and the value stands as it is
+            return _Hidden()
+        raise ValueError(f"{organ} cannot be corrected for its thickness: {str(err).split(';')[0]}; "
+                         "set imaging.thickness = 'flag'") from err  # fmt: skip
     if task.settings.thickness == "correct" and mass:
         return _Hidden(1 / seen, abs(less - more) / 2 / seen, (*flags, "thickness_corrected"))
     return _Hidden(1.0, 0.0, (*flags, "attenuated") if seen < _CLEAR_SHARE * CLEAR else ())

@@ -217,10 +217,17 @@ def _mean_and_second(plane: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _line(x: FloatArray, y: FloatArray, size: NDArray[Any] | None = None) -> tuple[float, float]:
-    """Fit y = a + b x with a, b >= 0, relative errors (a variance's error is proportional to it, and to size^-1/2)."""
+    """Fit y = a + b x with a, b >= 0, relative errors (a variance's error is proportional to it).
+
+    With the sizes of the groups that the variances come from, weights follow these and, from the second round on, the
+    fitted line: weights from scattered variances would favour those that came out low.
+    """
     from scipy.optimize import nnls
 
-    weight = (1.0 if size is None else np.sqrt(size / size.max())) / np.maximum(y, 1e-12)
-    (a, b), _ = nnls(np.column_stack([weight, weight * x]), weight * y)
+    weight = 1.0 / np.maximum(y, 1e-12)
+    for _ in range(1 if size is None else 3):
+        row = weight if size is None else weight * np.sqrt(size / size.max())
+        (a, b), _residual = nnls(np.column_stack([row, row * x]), row * y)
+        weight = 1.0 / np.maximum(a + b * x, 1e-12)
     floor = float(np.min(y)) if a == 0 else a
     return float(max(floor, 1e-12)), float(b)

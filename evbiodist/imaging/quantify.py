@@ -7,7 +7,7 @@ lies in the same image, so that exposure, sensitivity and decay cancel.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ _TOUCHED = 0.01
 _RAY_SIGMA, _MOST_SUSPECTS, _WINDOW_PX, _CORE_PX = 5.0, 16, 20, 3
 #: Reduced chi2 that is a misfit even where the noise was judged by the residuals.
 _FITTED_LIMIT = 1.5
-#: LA Cosmic's own threshold.
-_LA_SIGMA = 4.5
+#: LA Cosmic's own threshold, and the smallest frame that it is tried on.
+_LA_SIGMA, _LEAST_PX = 4.5, 7
 #: Steps to the four pairs of opposite neighbours.
 _PAIRS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _RING = np.array([[True, True, True], [True, False, True], [True, True, True]])
@@ -243,20 +243,20 @@ def measure(frame: Scan, model: FrameModel, noise: Noise | None = None) -> Measu
 def _fit(frame: Scan, model: FrameModel, valid: BoolArray, noise: Noise | None) -> tuple[Fit, Noise]:
     """Fit a frame with weights from its own expectation, and find the noise on the way where nobody knows it."""
     uniform = model.kind.weighting == "uniform"
-    signal, scale = np.where(valid, frame.signal(), 0.0), noise_scale(frame)
+    signal, scale = frame.signal(), noise_scale(frame)
     # The noise is that of the expected image, not of the noisy one: weights from data would bias sums low.
-    expected, fitted, fit = np.maximum(signal, 0.0), noise is None, None
+    expected, fitted, fit = np.maximum(np.where(valid, signal, 0.0), 0.0), noise is None, None
     for _ in range(2 if uniform else 3):
         variance = np.ones(signal.shape) if noise is None else noise.variance(expected / scale) * scale**2
         fit = estimate(signal, model.footprints, variance, valid=valid, weighting=model.kind.weighting,
                        nonnegative=model.settings.nonnegative)  # fmt: skip
-        if fitted:
-            noise = noise_from_residual(signal - fit.residual, fit.residual, fit.used)
-            variance = noise.variance(expected)
-        if uniform:
-            valid = valid & ~(model.outside & (np.abs(fit.residual) > _STRAY_SIGMA * np.sqrt(variance)))
         lit = model.footprints.T @ np.maximum(fit.signal, 0.0) + max(fit.background, 0.0)
         expected = lit.reshape(signal.shape)
+        if fitted:
+            noise = noise_from_residual(expected, fit.residual, fit.used)
+        if uniform and noise is not None:
+            spread = np.sqrt(noise.variance(expected / scale)) * scale
+            valid = valid & ~(model.outside & (np.abs(fit.residual) > _STRAY_SIGMA * spread))
     assert fit is not None  # noqa: S101  the loop runs at least twice
     assert noise is not None  # noqa: S101  it was found in the loop
     return replace(fit, covariance=fit.covariance * noise.cluster,
@@ -405,12 +405,21 @@ def _look(light: FloatArray, noise: Noise, fwhm_px: float) -> tuple[BoolArray, B
     gain = 1.0 / max(noise.per_count, 1e-12)
     camera = Camera(gain_e=gain, read_noise_e=gain * float(np.sqrt(noise.floor)), bias=0.0)
     bad = np.isnan(light)
-    found = find_bad_pixels(
-        Scan("", None, np.asarray(light, dtype=np.float64), "YX", camera=camera, bad=bad), fwhm_px=fwhm_px
-    )
+    scan = Scan("", None, np.asarray(light, dtype=np.float64), "YX", camera=camera, bad=bad)
+    with _threads().limit(limits=1, user_api="openmp"):
+        found = find_bad_pixels(scan, fwhm_px=fwhm_px)
     # a dead pixel is dark among bright ones; where the bias is overstated all light is below zero and means nothing
     lowest = ndimage.minimum_filter(np.where(bad, np.inf, light), footprint=_RING, mode="nearest")
     return found.cosmic, found.dead & ~bad & (lowest > 0)
+
+
+@cache
+def _threads() -> Any:
+    """Return the control of astroscrappy's threads: on a busy machine they wait for each other a hundred times longer."""
+    import astroscrappy  # noqa: F401  so that its threads are there to be found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def suspects(light: NDArray[Any], noise: Noise, fwhm_px: float) -> NDArray[np.intp]:
@@ -419,6 +428,8 @@ def suspects(light: NDArray[Any], noise: Noise, fwhm_px: float) -> NDArray[np.in
     Its bounds are tried with the least noise that a pixel can have, and at the few pixels that break them with
     their own, so that nothing is missed.
     """
+    if min(light.shape) < _LEAST_PX:
+        return np.empty((0, 2), np.intp)
     sigma = float(np.sqrt(noise.floor))
     sharp, dark = [], []
     for dy, dx in _PAIRS:
@@ -429,7 +440,7 @@ def suspects(light: NDArray[Any], noise: Noise, fwhm_px: float) -> NDArray[np.in
         excess -= before
         excess -= after
         if not np.fmax.reduce(excess, axis=None) <= limit:
-            at = np.nonzero(excess > limit)
+            at = np.unravel_index(np.flatnonzero(excess > limit), excess.shape)
             b, m, a = (noise.variance(side[at].astype(np.float64)) for side in (before, middle, after))
             sure = excess[at] > 2 * _RAY_SIGMA * np.sqrt(least**2 * m + (a + b) / 4)
             sharp.append(np.stack(at, axis=1)[sure] + np.array([dy, abs(dx)]))

@@ -137,8 +137,9 @@ def quantify_series(scan: Scan, organs: OrganMap, settings: ImagingSettings | No
     Frames share outlines and weights. Weights come from the mean of some frames, and so do pixels that are not used
     because they are bad in all of these, or stray light. Errors are those of each frame's own noise under
     the shared weights. Frames with other bad pixels are fitted by themselves. Plain sums (`roi`) equal those of
-    `quantify` frame by frame; fits with a blur (`psf`) differ from it by less than their errors, because their
-    weights do.
+    `quantify` frame by frame, save for stray light that comes and goes; fits with a blur (`psf`) differ from it by less
+    than their errors, because their weights do. Noise that neither file nor user states is found once, from the
+    brightest of the frames looked at; where there is no camera, each frame's own residual sets its level.
 
     Parameters
     ----------
@@ -218,6 +219,7 @@ class _Plan:
     model: FrameModel
     noise: Noise
     used: NDArray[np.bool_]
+    known_bad: NDArray[np.bool_]
     place: NDArray[np.intp] | None
     rows: Any
     weight: FloatArray
@@ -253,7 +255,7 @@ class _Plan:
             shared.add("misfit")
         hit = {word: touched(model.footprints, mask) for word, mask in bad.items()}
         words = tuple(frozenset(shared | {w for w in hit if hit[w][i]}) for i in range(len(model.names)))
-        return cls._factorised(scan, model, seen, scale, reference, words)
+        return cls._factorised(scan, model, seen, scale, np.logical_or.reduce([*bad.values()]), words)
 
     @classmethod
     def _factorised(
@@ -262,7 +264,7 @@ class _Plan:
         model: FrameModel,
         seen: Measured,
         scale: Any,
-        reference: Scan,
+        known_bad: NDArray[np.bool_],
         words: tuple[frozenset[str], ...],
     ) -> _Plan:
         F, noise, used = model.footprints, seen.noise, seen.fit.used
@@ -277,7 +279,7 @@ class _Plan:
         inverse, condition = inverted(normal)
         parts, squares = _parts(F, weight, inverse, noise, s)
         place, elsewhere = None, 0.0
-        if _same_everywhere(scan) and bool(np.isfinite(reference.counts).all()):
+        if _same_everywhere(scan) and (scan.counts.dtype.kind != "f" or not known_bad.any()):
             place = _special(used, (F, *outlines))
             elsewhere = 1.0 if uniform else float(1.0 / (noise.variance(np.array(base / s[0])) * s[0] ** 2))
         camera = by_camera(scan) and model.settings.cosmic and not noise.fitted
@@ -285,6 +287,7 @@ class _Plan:
             model=model,
             noise=noise,
             used=used,
+            known_bad=known_bad,
             place=place,
             rows=_weighted_rows(F, weight, outlines, place),
             weight=weight if place is None else weight[place],
@@ -338,7 +341,7 @@ class _Plan:
         light = counts - np.asarray(offset, dtype=np.float64)
         y = light * scale
         finite = np.isfinite(y)
-        if not finite[self.used].all() or (self.rays and self._hit(light - self.bias)):
+        if not finite[self.used].all() or (self.rays and self._hit(np.where(finite, light - self.bias, np.nan))):
             return None
         return self._gathered(np.where(finite, y, 0.0).ravel(), 0.0, 0.0)
 
@@ -353,8 +356,8 @@ class _Plan:
         fwhm = self.model.fwhm_px
         if not len(suspects(light, self.noise, fwhm)):
             return False
-        rays, dead = find_rays(np.where(self.used, light, np.nan).astype(np.float64), self.noise, fwhm)
-        return bool((rays | dead).any())
+        rays, dead = find_rays(np.where(self.known_bad, np.nan, light), self.noise, fwhm)
+        return bool(((rays | dead) & self.used).any())
 
 
 @dataclass(frozen=True, eq=False)

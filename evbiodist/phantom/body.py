@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from evbiodist.imaging.anatomy import LOBES, REST, SPREAD, Anatomy, Place
 from evbiodist.imaging.diffusion import Medium, View
-from evbiodist.imaging.optics import optics
+from evbiodist.imaging.optics import LOG_SE_ABSORPTION, LOG_SE_SCATTERING, optics
 
 FloatArray = NDArray[np.float64]
 _STEP_MM = 1.0
@@ -27,13 +27,14 @@ _TAIL_MM = 1.5
 
 @dataclass(frozen=True)
 class Variation:
-    """How much digital animals differ from the reference, and from what an estimator assumes.
+    """How much digital animals differ from the reference; the defaults are what an estimator assumes of them.
 
     Parameters
     ----------
     anatomy : factor on the spread of organ places and sizes that the estimator's prior assumes.
     shape_mm : standard deviation of smooth wrinkles of organ borders; 0 keeps ellipsoids.
-    optics_log : standard deviation of the logarithm of each organ's absorption (half of it for scattering).
+    optics : factor on the spread of absorption and scattering, shared by all tissues, that the estimator's prior assumes.
+    tissue_log : further standard deviation of the logarithm of each tissue's own absorption and scattering.
     bend_rad : largest bend of the back, uniform in +-.
     turn_rad : standard deviation of the heading about straight up.
     height_log : standard deviation of the logarithm of body height.
@@ -41,7 +42,8 @@ class Variation:
 
     anatomy: float = 1.0
     shape_mm: float = 0.0
-    optics_log: float = 0.0
+    optics: float = 1.0
+    tissue_log: float = 0.0
     bend_rad: float = 0.35
     turn_rad: float = 0.15
     height_log: float = 0.05
@@ -99,8 +101,13 @@ class DigitalAnimal:
                        half_height_mm=base.half_height_mm * float(np.exp(rng.normal(0, variation.height_log))),
                        places=places)  # fmt: skip
         tissues = (*LOBES, REST)
-        absorption = {o: float(np.exp(rng.normal(0, variation.optics_log))) for o in tissues}
-        scattering = {o: float(np.exp(rng.normal(0, variation.optics_log / 2))) for o in tissues}
+        common, own = (
+            variation.optics * LOG_SE_ABSORPTION / np.sqrt(2) * rng.normal(size=n) for n in (1, len(tissues))
+        )
+        scatter = variation.optics * LOG_SE_SCATTERING * rng.normal()
+        more = variation.tissue_log * rng.normal(size=(2, len(tissues)))
+        absorption = dict(zip(tissues, np.exp(common + own + more[0]).tolist(), strict=True))
+        scattering = dict(zip(tissues, np.exp(scatter + more[1]).tolist(), strict=True))
         return cls(body, float(rng.uniform(-variation.bend_rad, variation.bend_rad)), float(rng.normal(0, variation.turn_rad)),
                    (float(rng.uniform(-3, 3)), float(rng.uniform(-3, 3))), absorption, scattering, variation.shape_mm,
                    int(rng.integers(2**31)))  # fmt: skip

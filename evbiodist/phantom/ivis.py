@@ -67,7 +67,7 @@ class Ivis:
             angle, length = rng.uniform(0, np.pi), rng.integers(1, 5)
             for step in range(length):
                 at = (int(y + step * np.sin(angle)), int(x + step * np.cos(angle)))
-                if max(at) < self.columns:
+                if min(at) >= 0 and max(at) < self.columns:
                     counts[at] += rng.exponential(800.0) + 150.0
         return np.clip(np.rint(counts), 0, self.saturation).astype(np.uint16)
 

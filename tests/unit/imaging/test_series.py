@@ -250,6 +250,19 @@ def test_stray_light_on_the_background_changes_no_plain_sum():
     assert (np.abs(series.value - clean.value) < clean.se).all()
 
 
+def test_infinite_pixels_and_frames_of_a_few_pixels_raise_nothing():
+    scan, organs = camera_series()
+    counts = scan.counts.astype(np.float32)
+    counts[:, 26, 10] = np.inf  # in the guard band
+    counts[3, 12, 12] = -np.inf
+    found = quantify_series(replace(scan, counts=counts), organs)
+    assert found.alone == (3,)
+    assert np.isfinite(found.value).all()
+    small = Scan("strip", None, np.arange(24.0).reshape(3, 1, 8), "TYX", camera=CAMERA)
+    strip = OrganMap(np.array([[0, 0, 0, 0, 0, 0, 1, 1]]), {1: "gut"}, "label image")
+    np.testing.assert_allclose(quantify_series(small, strip).value[:, 0], (6.5 - 1.0) * 2 * np.ones(3))
+
+
 # ---------------------------------------------------------------- results
 
 
