@@ -315,8 +315,8 @@ def test_pet_gives_back_what_the_phantom_was_given(pet, signals, corrected):
     for key, row in rows.items():
         assert row["unit"] == "pct_id"
         assert row["vessel_blood"] is None  # nobody drew blood
-        # voxels as wide as the blur leave some permille that are not noise (0.8 mm voxels: test_pet.py)
-        assert row["value"] == pytest.approx(truth[key], rel=0.01), key
+        # beside noise, voxels as wide as the blur leave up to 1 % (0.8 mm voxels: test_pet.py)
+        assert abs(row["value"] - truth[key]) < 4 * row["se"] + 0.01 * truth[key], key
         assert 0 < row["se"] < 0.02 * truth[key]
 
 
@@ -519,7 +519,7 @@ def test_a_curve_and_a_standard_in_the_image_are_one_too_many(tmp_path):
 
 # ---------------------------------------------------------------- outlines
 
-HAND = {"shift_sd_mm": 0.5, "grow_sd_mm": 0.25, "draws": 40}
+HAND = {"shift_sd_mm": 0.5, "grow_sd_mm": 0.25, "draws": 20}
 
 
 def test_redrawn_outlines_widen_the_shared_error_by_what_they_change(tmp_path):

@@ -52,13 +52,13 @@ def frames(plain) -> list[Frame]:
 def test_the_coarse_model_agrees_with_the_fine_phantom(plain, frames):
     """Footprints on 1.5 mm in the straight body against the phantom's on 1 mm on the stage, organs side by side.
 
-    The rest of the body glows almost evenly, so a part of it goes into the background.
+    The rest of the body glows almost evenly, so up to a fifth of it goes into the background.
     """
     found = infer(frames, Anatomy(), fit_anatomy=False)
     ratio = dict(zip(found.organs, found.activity[0] / 1e4 / [AMOUNT[o] for o in found.organs], strict=True))
     for organ in ("brain", "liver", "kidney", "gut"):
         assert ratio[organ] == pytest.approx(1.0, abs=0.08), organ
-    assert ratio["body"] == pytest.approx(1.0, abs=0.15)
+    assert 0.8 < ratio["body"] < 1.05
     assert found.background == pytest.approx([20.0, 20.0], abs=40)
 
 

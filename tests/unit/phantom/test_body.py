@@ -10,6 +10,9 @@ from evbiodist.study.constants import physiology, tissue_optics
 STILL = Variation(anatomy=0, shape_mm=0, optics=0, bend_rad=0, turn_rad=0, height_log=0)
 #: Density of organs as they lie, g/mL: lungs hold air, guts their content, all else is tissue.
 DENSITY = {"lung": 0.35, "gut": 0.62}
+#: How near drawn organs come to their published mass: the liver's lobes overlap, which counts their common part twice; borders
+#: blurred over a voxel make thin organs larger, and the spleen is 3 mm thick.
+WITHIN = {"liver": 0.12, "spleen": 0.13}
 A = 2.95  # internal reflection of the boundary, Contini 1997
 
 
@@ -30,8 +33,7 @@ def test_organs_weigh_their_published_share(weight):
     found = grams(DigitalAnimal(Anatomy.of_weight(weight)))
     for organ in LOBES:
         share = physiology("mouse", organ, "weight_fraction")
-        # borders blurred over a voxel make thin organs larger: the spleen is 3 mm thick
-        assert found[organ] == pytest.approx(weight * share.value / 100, rel=0.13 if organ == "spleen" else 0.08), organ
+        assert found[organ] == pytest.approx(weight * share.value / 100, rel=WITHIN.get(organ, 0.05)), organ
     # what the organs leave, with its skin, makes the animal's weight up but for air and fur
     assert sum(found.values()) == pytest.approx(weight, rel=0.15)
 
@@ -40,7 +42,7 @@ def test_drawn_animals_differ_as_the_variation_says():
     rng = np.random.default_rng(1)
     variation = Variation()
     logs = {o: [] for o in LOBES}
-    for _ in range(12):
+    for _ in range(8):
         animal = DigitalAnimal.draw(rng, variation, 22.0)
         found = grams(animal)
         for organ in LOBES:
@@ -48,9 +50,9 @@ def test_drawn_animals_differ_as_the_variation_says():
             place = animal.anatomy.places[organ]
             logs[organ].append(np.log(found[organ] / (22.0 * share / 100)) - place.log_volume)
         assert abs(animal.bend_rad) <= variation.bend_rad
-    for organ in ("brain", "liver", "gut"):  # organs that are not squeezed by others keep the volume that was drawn
-        assert np.mean(logs[organ]) == pytest.approx(0.0, abs=0.08)
-        assert np.std(logs[organ]) < 0.12
+    for organ in LOBES:  # neighbours squeeze lungs and guts a little; else an organ has the volume that was drawn
+        assert np.mean(logs[organ]) == pytest.approx(0.0, abs=WITHIN.get(organ, 0.05))
+        assert np.std(logs[organ]) < 0.1
 
 
 def test_tissue_optics_spread_as_published_half_of_it_shared():
@@ -166,8 +168,13 @@ def test_tissue_takes_the_optics_of_its_organ(reference):
     np.testing.assert_allclose(darker.medium(780.0).mu_s_reduced[whole], tables["liver"][1] / 2)
 
 
-def test_organs_shine_to_the_side_where_they_lie(reference):
-    seen = reference.seen(("dorsal", "ventral"), 700.0, None)
+@pytest.fixture(scope="module")
+def seen(reference):
+    """What a camera above and below sees of every organ at 700 nm."""
+    return reference.seen(("dorsal", "ventral"), 700.0, None)
+
+
+def test_organs_shine_to_the_side_where_they_lie(reference, seen):
     total = {view: {o: float(image.sum()) for o, image in maps.items()} for view, maps in seen.items()}
     assert total["dorsal"]["kidney"] > 2 * total["ventral"]["kidney"]
     assert total["ventral"]["gut"] > 2 * total["dorsal"]["gut"]
@@ -175,19 +182,13 @@ def test_organs_shine_to_the_side_where_they_lie(reference):
     assert deeper["liver"].sum() < 0.3 * total["dorsal"]["liver"]  # blood absorbs what is less than red
 
 
-def test_exciting_light_dims_what_lies_deep(reference):
-    glow = reference.seen(("dorsal",), 780.0, None)["dorsal"]
-    dye = reference.seen(("dorsal",), 780.0, 745.0)["dorsal"]
-    share = {o: dye[o].sum() / glow[o].sum() for o in ("kidney", "gut")}
+def test_exciting_light_dims_what_lies_deep(reference, seen):
+    dye = reference.seen(("dorsal",), 700.0, 675.0)["dorsal"]
+    share = {o: dye[o].sum() / seen["dorsal"][o].sum() for o in ("kidney", "gut")}
     assert share["kidney"] > 2 * share["gut"]
 
 
 # ---------------------------------------------------------------- posture
-
-
-@pytest.fixture(scope="module")
-def map_of(reference):
-    return {v: m["kidney"] for v, m in reference.seen(("dorsal", "ventral"), 700.0, None).items()}
 
 
 POSTURES = [Posture(), Posture(0.2), Posture(0.0, (7.3, -11.6)), Posture(-0.3, (-4.0, 9.2))]
@@ -200,7 +201,8 @@ def centre(image, pixel):
 
 @pytest.mark.parametrize("posture", POSTURES)
 @pytest.mark.parametrize("view", ["dorsal", "ventral"])
-def test_posture_moves_light_and_keeps_its_sum(reference, map_of, view, posture):
+def test_posture_moves_light_and_keeps_its_sum(reference, seen, view, posture):
+    map_of = {v: maps["kidney"] for v, maps in seen.items()}
     pixel, shape = 0.5, (300, 300)
     image = reference.on_stage(map_of[view], view, shape, pixel, posture)
     assert image.sum() == pytest.approx(map_of[view].sum(), rel=2e-3)  # a map in units per mm2 of 1 mm voxels
@@ -211,14 +213,14 @@ def test_posture_moves_light_and_keeps_its_sum(reference, map_of, view, posture)
     assert centre(image, pixel) == pytest.approx(expected + posture.move_mm, abs=0.1)
 
 
-def test_on_its_back_left_and_right_change_sides(reference, map_of):
-    spleen = reference.seen(("dorsal", "ventral"), 700.0, None)
-    x = {v: centre(reference.on_stage(spleen[v]["spleen"], v, (300, 300), 0.5), 0.5)[1] for v in ("dorsal", "ventral")}
+def test_on_its_back_left_and_right_change_sides(reference, seen):
+    x = {v: centre(reference.on_stage(m["spleen"], v, (300, 300), 0.5), 0.5)[1] for v, m in seen.items()}
     assert x["dorsal"] < -4 < 4 < x["ventral"]
 
 
-def test_pixels_do_not_change_what_is_seen(reference, map_of):
-    sums = [reference.on_stage(map_of["dorsal"], "dorsal", (n, n), 132 / n).sum() for n in (120, 240, 480)]
+def test_pixels_do_not_change_what_is_seen(reference, seen):
+    kidney = seen["dorsal"]["kidney"]
+    sums = [reference.on_stage(kidney, "dorsal", (n, n), 132 / n).sum() for n in (120, 240, 480)]
     assert sums == pytest.approx([sums[0]] * 3, rel=5e-3)
 
 
