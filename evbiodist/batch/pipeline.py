@@ -345,7 +345,8 @@ def _keep(out: Path, key: str, result: ScanResult) -> dict[str, Any]:
 
 def _hash_inputs(study: Study, record: ScanRecord, known: dict[str, str]) -> dict[str, str]:
     found = {}
-    for name in (record.file, record.organs, record.photograph):
+    imaging = study.settings.imaging
+    for name in (record.file, record.organs, record.photograph, imaging.spectra, imaging.curve and imaging.curve.file):
         if name:
             path = study.root / name
             if not is_there(path):
@@ -354,6 +355,11 @@ def _hash_inputs(study: Study, record: ScanRecord, known: dict[str, str]) -> dic
                 # a single image of an instrument's click depends on the folder's header too
                 known[name] = store.sha256(path)
             found[name] = known[name]
+            stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+            for beside in (path.with_name(f"{stem}{end}") for end in (".json", ".toml", ".hdr")):
+                # what a sidecar says of an image is part of the image
+                if beside.is_file() and beside != path:
+                    found[f"{name} sidecar {beside.suffix}"] = store.sha256(beside)
             header = path.parent / "ClickInfo.txt"
             if path.is_file() and header.exists():
                 found[f"{name} header"] = store.sha256(header)

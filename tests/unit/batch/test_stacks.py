@@ -688,7 +688,6 @@ def test_a_tray_with_a_layout_and_a_list_or_another_number_of_pieces_is_words(tm
 # ---------------------------------------------------------------- what a result depends on
 
 
-@pytest.mark.xfail(strict=True, reason="the names of shards do not depend on these files yet")
 @pytest.mark.parametrize("which", ["sidecar", "curve", "spectra"])
 def test_a_changed_companion_file_is_a_changed_scan(tmp_path, which):
     """A run that takes up an older one must not keep what another sidecar, curve or table of spectra gave."""

@@ -28,7 +28,8 @@ from evbiodist.study.load import load_study
 COARSE = Scanner(shape=(68, 24, 28), voxel_mm=1.6)
 FEW = FrameTiming((0, 300, 3600), (300, 600, 3600), "injection")
 SMALL = PetDesign(animals=1, frames=FEW, scanner=COARSE)
-STRAIGHT = DigitalAnimal.draw(np.random.default_rng(0), Variation(0, 0, 0, 0, 0, 0), 22.0)
+STILL = Variation(anatomy=0, shape_mm=0, optics=0, bend_rad=0, turn_rad=0, height_log=0)
+STRAIGHT = replace(DigitalAnimal.draw(np.random.default_rng(0), STILL, 22.0), centre_mm=(0.8, -1.7))
 HALF_LIFE_S = 78.41 * 3600  # 89Zr, ICRP-107
 
 
@@ -419,7 +420,7 @@ def test_the_command_writes_a_pet_study(tmp_path: Path) -> None:
     for option in (("--times", "1,2,3"), ("--no-in-vivo",)):
         refused = call(*option)
         assert refused.exit_code == 2
-        assert "leave it out with --kind pet" in refused.stderr
+        assert "does not go with --kind pet" in refused.stderr
     done = call("--animals", "1", "--seed", "4")
     assert done.exit_code == 0
     assert done.output.startswith("digital study in ")
