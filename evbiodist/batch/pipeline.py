@@ -30,7 +30,7 @@ from evbiodist.kinetics.catalogue import catalogue
 from evbiodist.kinetics.pooling import POOLED
 from evbiodist.study.constants import physiology
 from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
-from evbiodist.study.load import is_there
+from evbiodist.study.load import inside, is_there
 from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ObservationSource, ScanRecord, Settings, Study
 from evbiodist.study.problems import InputError, Problem, UnreadableImage, nearest
 from evbiodist.study.vocabulary import BLOOD
@@ -346,8 +346,10 @@ def _keep(out: Path, key: str, result: ScanResult) -> dict[str, Any]:
 def _hash_inputs(study: Study, record: ScanRecord, known: dict[str, str]) -> dict[str, str]:
     found = {}
     imaging = study.settings.imaging
-    for name in (record.file, record.organs, record.photograph, imaging.spectra, imaging.curve and imaging.curve.file):
-        if name:
+    shared = (imaging.spectra, imaging.curve.file if imaging.curve else None)
+    for name in (record.file, record.organs, record.photograph, *shared):
+        # what is wrong with a table that all scans share is said when it is read
+        if name and (name not in shared or (inside(study.root, name) is not None and is_there(study.root / name))):
             path = study.root / name
             if not is_there(path):
                 raise UnreadableImage(name, "there is no such file; copy it or correct scans.csv")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from evbiodist.imaging.clean import find_bad_pixels
 from evbiodist.imaging.noise import Noise
@@ -238,7 +239,7 @@ def test_a_ray_on_an_organ_counts_where_nobody_looks_for_it():
 def test_the_quick_look_for_rays_misses_none_that_the_whole_one_finds():
     """Scenes of light through a lens with rays and dead pixels: the same pixels are left out."""
     found = 0
-    for seed in range(12):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         light = ndimage.gaussian_filter(rng.uniform(0, 1, (90, 100)) ** 8 * 4000, 1.3) + 300
         counts = rng.poisson(light) + rng.normal(0, 4, light.shape)
@@ -247,12 +248,14 @@ def test_the_quick_look_for_rays_misses_none_that_the_whole_one_finds():
         y, x = rng.integers(8, 80, 2)
         counts[y, x] = 0.0
         noise = Noise(1.0, 16.0)
-        whole = find_bad_pixels(Scan("", None, counts, "YX", camera=Camera(gain_e=1.0, read_noise_e=4.0, bias=0.0)))
+        scan = Scan("", None, counts, "YX", camera=Camera(gain_e=1.0, read_noise_e=4.0, bias=0.0))
+        with threadpool_limits(1):  # threads that wait for each other on a busy machine
+            whole = find_bad_pixels(scan)
         rays, dead = find_rays(counts, noise, 2.0)
         np.testing.assert_array_equal(dead, whole.dead)
         assert (rays == whole.cosmic).all()
         found += int(rays.sum())
-    assert found > 20
+    assert found > 15
 
 
 def test_an_overstated_bias_makes_no_pixel_dead():

@@ -108,52 +108,6 @@ def test_wrinkles_move_borders_and_keep_volumes():
 # ---------------------------------------------------------------- light
 
 
-def balance(medium, fluence):
-    """Return light absorbed, and leaving through back, belly and flanks, by hand from the fluence of one source."""
-    h, fill = medium.step_mm, medium.fill
-    absorbed = float((medium.mu_a[medium.inside] * fill * fluence).sum()) * h**3
-    faces = 0.0
-    for view in ("dorsal", "ventral"):
-        # a camera that takes radiance for isotropic reads four times what leaves a Lambertian surface
-        faces += float(medium.seen(fluence[:, None], view).sum()) * h**2 / 4
-    flanks, full = 0.0, np.zeros(medium.inside.shape)
-    full[medium.inside] = fluence * fill
-    d = medium.diffusion
-    for axis in (1, 2):
-        for shift in (1, -1):
-            beside = np.zeros_like(medium.inside)
-            to, of = [slice(None)] * 3, [slice(None)] * 3
-            to[axis], of[axis] = (slice(1, None), slice(0, -1)) if shift == 1 else (slice(0, -1), slice(1, None))
-            beside[tuple(to)] = medium.inside[tuple(of)]
-            open_side = medium.inside & ~beside
-            flanks += float((full * d / (2 * A * d + h / 2))[open_side].sum()) * h**2
-    return absorbed, faces, flanks
-
-
-@pytest.mark.parametrize("nm", [560.0, 700.0, 780.0])
-def test_light_is_absorbed_or_leaves(reference, nm):
-    medium = reference.medium(nm)
-    for organ in ("liver", "brain", REST):
-        amount = reference.shares[organ][medium.inside] * medium.fill
-        source = amount / amount.sum()
-        fluence = medium.fluence(source[:, None])[:, 0]
-        absorbed, faces, flanks = balance(medium, fluence)
-        assert absorbed + faces + flanks == pytest.approx(1.0, rel=1e-9)
-        assert min(absorbed, faces, flanks) > 0
-
-
-def test_what_absorbs_nothing_lets_all_light_out():
-    clear = DigitalAnimal(Anatomy(), absorption=dict.fromkeys((*LOBES, REST), 0.0))
-    medium = clear.medium(700.0)
-    assert not medium.mu_a.any()
-    source = clear.shares["liver"][medium.inside] * medium.fill
-    absorbed, faces, flanks = balance(medium, medium.fluence((source / source.sum())[:, None])[:, 0])
-    assert absorbed == 0.0
-    assert faces + flanks == pytest.approx(1.0, rel=1e-9)
-    seen = clear.seen(("dorsal", "ventral"), 700.0, None)
-    assert sum(seen[v]["liver"].sum() for v in seen) / 4 == pytest.approx(faces, rel=1e-9)
-
-
 def test_tissue_takes_the_optics_of_its_organ(reference):
     medium = reference.medium(780.0)
     tables = {o: next((a, s) for nm, a, s in tissue_optics()[o] if nm == 780.0) for o in ("liver", "brain", "muscle")}

@@ -127,7 +127,7 @@ def test_the_standard_shines_as_its_share_of_the_dose(study):
         drop = flux[label].sum() - np.median(flux[ring]) * label.sum()
         shares.append(drop / LUC.flux_per_pct)
     # pipetted once, 0.1 % of the dose within 2 %; one drop in all frames
-    assert np.ptp(shares) < 0.01 * np.mean(shares)
+    assert np.ptp(shares) < 0.02 * np.mean(shares)
     assert np.mean(shares) == pytest.approx(0.1, abs=4 * 0.002)
 
 
@@ -138,8 +138,8 @@ def test_animals_lie_side_by_side_with_the_first_on_the_left(study):
         bright &= ~(tifffile.imread(study / "standard.tif") > 0)
         across = np.flatnonzero(bright.sum(axis=0) > 40)  # columns that a body fills, without its tail
         left, right = across[across < 120], across[across >= 120]
-        assert left.mean() == pytest.approx(120 - 21 / 0.55, abs=8)
-        assert right.mean() == pytest.approx(120 + 21 / 0.55, abs=8)
+        assert left.mean() == pytest.approx(120 - 21 / 0.55, abs=10)
+        assert right.mean() == pytest.approx(120 + 21 / 0.55, abs=10)
 
 
 # ---------------------------------------------------------------- the camera
