@@ -80,9 +80,9 @@ class Medium:
 
         Faces of voxels in steps have more area than the slant they stand for, by 4 / pi on a cylinder, 3 / 2 on a ball.
         """
-        here = tuple(i + 1 for i in at)
-        there = tuple(i + way * (a == axis) for a, i in enumerate(here))
-        normal = self._slope[(slice(None), *here)] + self._slope[(slice(None), *there)]
+        z, y, x = (i + 1 for i in at)
+        dz, dy, dx = (way * (a == axis) for a in range(3))
+        normal = np.asarray(self._slope[:, z, y, x] + self._slope[:, z + dz, y + dy, x + dx])
         return np.asarray(np.abs(normal[axis]) / np.maximum(np.linalg.norm(normal, axis=0), 1e-12))
 
     def _upright(self, view: View) -> FloatArray:
