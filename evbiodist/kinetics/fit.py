@@ -1,14 +1,15 @@
 """Fitting a rate graph to observations through lmfit, with exact derivatives and honest errors.
 
-Parameters are positive, so the search runs on their logarithms; values, errors and intervals come
-back on the natural scale.
+Starts and weights come from the batched search; lmfit's own least squares then finishes from there, so that what a
+user holds is an lmfit result. Positive parameters are searched on their logarithms; values, errors and intervals
+come back on the natural scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,13 @@ from numpy.typing import NDArray
 
 from evbiodist.kinetics.catalogue import build, needs_organs
 from evbiodist.kinetics.data import FitData, prepare
+from evbiodist.kinetics.derived import Derived, derived, organ_amounts, too_far
 from evbiodist.kinetics.graph import RateGraph
-from evbiodist.kinetics.start import start_values
+from evbiodist.kinetics.inputs import Doses, Input
+from evbiodist.kinetics.problem import Freedom, Problem
+from evbiodist.kinetics.search import REACH, FitSettings, Found, Spread, search
+from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.start import Shape, candidates
 from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.units import derive
 
@@ -25,17 +31,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FloatArray = NDArray[np.float64]
-_LN_BOUND = 12.0
 _AT_BOUND = 0.05
 #: A derived quantity rests on a parameter when its relative change per relative change of that one is more than this.
 _RESTS_ON = 1e-3
-_STARTS = 12
-_MOST_CALLS = 300
-_BEST = 3
-_SEED = 20150601
-#: Derived quantities that rest on the curve beyond the last sample, and how much of the area may lie there.
-_TO_INFINITY = ("auc_inf", "mrt_inf", "vss", "cl", "v2", "q")
-_MAX_EXTRAP_PCT = 20.0
+#: What a residual counts as where the model has no finite value: far from any data.
+_FAR = 1e10
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,29 +44,79 @@ class FitResult:
 
     Parameters
     ----------
-    model, graph, data, dose, dose_unit, level : what was fitted to what.
-    theta : (p,) parameters; covariance : (p, p) of their logarithms, shared errors included.
-    result : lmfit's MinimizerResult on logarithms; params : lmfit Parameters on the natural scale.
-    estimates : parameters and derived quantities with intervals and flags.
-    chi2_red, aicc : goodness of fit; df : degrees of freedom of the intervals, fewer where rows of one animal are
-        alike.
+    graph, data, design, settings : what was fitted to what, and how.
+    dose_unit : unit of the amount given.
+    theta : (p,) parameters; covariance : (p, p) of their search coordinates, shared errors included, 0 where held.
+    free, bound : (p,) which were searched, and which ended at a bound.
+    chi2_red, aicc, bic : goodness of fit; df : degrees of freedom of the intervals, fewer where rows of one animal
+        are alike.
     """
 
-    model: str
     graph: RateGraph
     data: FitData
-    dose: float
+    design: Design
+    settings: FitSettings
     dose_unit: str
-    level: float
     theta: FloatArray
     covariance: FloatArray
-    result: Any
-    params: Any
-    estimates: tuple[Estimate, ...]
+    free: NDArray[np.bool_]
+    bound: NDArray[np.bool_]
     chi2_red: float
     aicc: float
+    bic: float
     df: float
-    _minimizer: Any
+    problem: Problem
+    _lmfit: tuple[Any, Any] | None = None
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.graph.name
+
+    @property
+    def level(self) -> float:
+        """Level of the intervals."""
+        return self.settings.level
+
+    @property
+    def dose(self) -> float:
+        """Amount given in all; NaN with a measured input."""
+        given = self.design.inputs[self.graph.ports[0].name]
+        return float(np.sum(given.amount)) if isinstance(given, Doses) else np.nan
+
+    @cached_property
+    def _finished(self) -> tuple[Any, Any]:
+        return self._lmfit or _through_lmfit(self.problem, self.graph.to_search(self.theta), self.bound)
+
+    @property
+    def minimizer(self) -> Any:
+        """lmfit's Minimizer, on search coordinates."""
+        return self._finished[0]
+
+    @property
+    def result(self) -> Any:
+        """lmfit's MinimizerResult, on search coordinates."""
+        return self._finished[1]
+
+    @cached_property
+    def params(self) -> Any:
+        """lmfit Parameters on the natural scale, with standard errors."""
+        import lmfit
+
+        params = lmfit.Parameters()
+        slopes = self.graph.search_slopes(self.theta)
+        for p, value, slope, variance, free in zip(
+            self.graph.parameters, self.theta, slopes, np.diag(self.covariance), self.free, strict=True
+        ):
+            low, high = {"log": (0.0, np.inf), "logit": (0.0, 1.0), "linear": (-np.inf, np.inf)}[p.scale]
+            params.add(p.name, value=float(value), min=low, max=high, vary=bool(free))
+            params[p.name].stderr = float(slope * np.sqrt(variance)) if free else None
+        return params
+
+    @cached_property
+    def estimates(self) -> tuple[Estimate, ...]:
+        """Parameters and derived quantities with intervals, flags and reasons."""
+        return tuple(_estimates(self))
 
     def __getitem__(self, name: str) -> Estimate:
         """Return one estimate by name."""
@@ -77,7 +127,7 @@ class FitResult:
         hits = [
             o for o in self.data.seen[1:] if name.endswith(f"_{o}") or name.startswith((f"{o}_uptake", f"{o}_peak"))
         ]
-        return max(hits, key=len, default="blood")
+        return max(hits, key=len, default=self.data.seen[0])
 
     def organ_amounts(self, last_h: float) -> dict[str, Estimate]:
         """Return net uptake by a time and highest amount until then, of every organ, by name.
@@ -86,13 +136,8 @@ class FitResult:
         ----------
         last_h : hours since the dose; labels are compared at the last time that all of them have.
         """
-        reach = student(self.level, self.df)
-        found = {}
-        for name, _, function in organ_quantities(self.graph, self.data, self.dose, self.dose_unit, last_h):
-            found[name] = _derived_estimate(
-                name, function, self.graph.names, self.theta, self.covariance, reach, self.dose_unit, self.data, set()
-            )
-        return found
+        found = organ_amounts(self.graph, self.theta, self.design, self.dose_unit, last_h)
+        return {d.name: _follow(self, d, set()) for d in found}
 
     def predict(self, time_h: FloatArray) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
         """Return the curve and its pointwise interval for everything observed.
@@ -105,58 +150,75 @@ class FitResult:
         -------
         dict of name to (value, low, high), each (T,), in the unit of the observations.
         """
-        y, dy = self.graph.predict(self.theta, time_h, self.dose, derivatives=True)
+        found = solve(self.graph, self.theta[None], Design(time_h, inputs=self.design.inputs), derivatives=True)
+        y, dy = found.y[0], found.dy[0]
         variance = np.einsum("pto,pq,qto->to", dy, self.covariance, dy)
         reach = student(self.level, self.df) * np.sqrt(np.maximum(variance, 0.0)) / np.maximum(y, 1e-300)
         reach = np.minimum(reach, 50.0)
         return {name: (y[:, i], y[:, i] * np.exp(-reach[:, i]), y[:, i] * np.exp(reach[:, i]))
                 for i, name in enumerate(self.graph.seen)}  # fmt: skip
 
-    def ci(self, names: list[str] | None = None) -> dict[str, tuple[float, float]]:
-        """Return profile-likelihood intervals of parameters by lmfit; an open end is 0 or infinity.
+    def ci(self, names: Sequence[str] | None = None) -> dict[str, tuple[float, float]]:
+        """Return profile-likelihood intervals of parameters by lmfit; an open end is that of the parameter's scale.
 
         Raises
         ------
-        ValueError : a name that is not a parameter of the model.
+        ValueError : a name that is not a free parameter of the model.
         """
         import warnings
 
         import lmfit
 
-        names = list(names or self.graph.names)
-        unknown = [n for n in names if n not in self.graph.names]
+        free = [n for n, f in zip(self.graph.names, self.free, strict=True) if f]
+        unknown = [n for n in names or () if n not in free]
         if unknown:
-            raise ValueError(f"{', '.join(unknown)}: not a parameter of {self.model} ({', '.join(self.graph.names)})")
+            raise ValueError(f"{', '.join(unknown)}: not a parameter of {self.model} ({', '.join(free)})")
         found = {}
-        for name in names:
+        for name in names or free:
+            p = self.graph.parameters[self.graph.names.index(name)]
+            word, ends = _coordinate(p.name, p.scale), []
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    rows = lmfit.conf_interval(self._minimizer, self.result, p_names=[f"ln_{name}"],
-                                               sigmas=[self.level])[f"ln_{name}"]  # fmt: skip
-                found[name] = (float(np.exp(rows[0][1])), float(np.exp(rows[-1][1])))
+                    rows = lmfit.conf_interval(self.minimizer, self.result, p_names=[word], sigmas=[self.level])[word]
+                ends = [rows[0][1], rows[-1][1]]
             except (ValueError, lmfit.minimizer.MinimizerException, AttributeError, TypeError):
-                found[name] = (0.0, float("inf"))
+                ends = [-np.inf, np.inf]
+            low, high = (_natural(p.scale, float(e)) for e in ends)
+            found[name] = (low, high)
         return found
 
 
+def _coordinate(name: str, scale: str) -> str:
+    return {"log": f"ln_{name}", "logit": f"logit_{name}", "linear": name}[scale]
+
+
+def _natural(scale: str, u: float) -> float:
+    if scale == "log":
+        return float(np.exp(u))
+    return float(1 / (1 + np.exp(-u))) if scale == "logit" else u
+
+
 def fit(
-    observations: pd.DataFrame,
-    model: str = "two_compartment_iv",
+    observations: pd.DataFrame | FitData,
+    model: str | RateGraph = "two_compartment_iv",
     *,
-    dose: float = 100.0,
+    dose: float | Doses = 100.0,
     dose_unit: str = "pct_id",
-    level: float = 0.95,
+    inputs: Mapping[str, Input] | None = None,
+    settings: FitSettings | None = None,
+    **more: Any,
 ) -> FitResult:
-    """Fit a catalogue model to the observations of one label and group.
+    """Fit a model to the observations of one label and group.
 
     Parameters
     ----------
-    observations : rows with the columns of observations.csv; several animals a time are pooled naively,
-        with their spread as the error.
-    model : a name of `evbiodist models`.
-    dose, dose_unit : amount given; 100 pct_id where values are % of injected dose.
-    level : of the intervals.
+    observations : rows with the columns of observations.csv; several animals a time are pooled naively, with their
+        spread as the error. Or one curve from `evbiodist.kinetics.data.curve_data`.
+    model : a name of `evbiodist models`, or a graph.
+    dose, dose_unit : amount given at 0 h, or `Doses` (several, infusions); 100 pct_id where values are % of dose.
+    inputs : measured curves by the names of the model's inputs, instead of a dose.
+    settings : how; single ones can be given by their names instead (``weights="given"``, ``fixed={"f": 0.8}``).
 
     Returns
     -------
@@ -166,109 +228,309 @@ def fit(
     ------
     ValueError : data that cannot carry the model, in words.
 
+    Examples
+    --------
+    >>> from evbiodist.kinetics.data import curve_data
+    >>> found = fit(curve_data([1, 2, 3, 4], [8.0, 4.0, 2.0, 1.0]), "one_compartment_iv", dose=16)
+    >>> round(found["half_life"].value, 6), round(found["v"].value, 6)
+    (1.0, 1.0)
+
     Sheiner 1984 (J Pharmacokinet Biopharm 8:635) for naive pooling; Seber & Wild 1989 for the covariance.
     """
-    data = prepare(observations, organs=needs_organs(model))
-    graph = build(model, data.seen[1:])
-    if data.value.size <= len(graph.names):
-        raise ValueError(f"{data.value.size} values cannot determine the {len(graph.names)} parameters of {model}")
-    return fit_data(graph, data, dose=dose, dose_unit=dose_unit, level=level)
+    settings = replace(settings or FitSettings(), **more)
+    data = observations if isinstance(observations, FitData) else _prepared(observations, model, settings)
+    graph = model if isinstance(model, RateGraph) else build(model, [s for s in data.seen[1:] if s not in _OTHERS])
+    given = {graph.ports[0].name: dose if isinstance(dose, Doses) else Doses(dose)} if inputs is None else inputs
+    (found,) = fit_all(graph, [data], [given], dose_unit=dose_unit, settings=settings)
+    if isinstance(found, str):
+        raise ValueError(found)
+    return replace(found, **_refined(found))
 
 
-def fit_data(graph: RateGraph, data: FitData, *, dose: float, dose_unit: str, level: float) -> FitResult:
-    """Fit a rate graph to prepared data (see `fit`)."""
+#: Matrices that are amounts but no organ.
+_OTHERS = ("urine",)
+
+
+def _prepared(observations: pd.DataFrame, model: str | RateGraph, settings: FitSettings) -> FitData:
+    if isinstance(model, RateGraph):
+        seen, organs = model.seen, len(model.seen) > 1
+    else:
+        organs = needs_organs(model)
+        seen = build(model, ["organ"] if organs else ()).seen
+    return prepare(observations, organs, blq=settings.blq, others=[s for s in seen if s in _OTHERS])
+
+
+def _refined(found: FitResult) -> dict[str, Any]:
+    """Finish with lmfit's least squares, from where the search ended, and take its answer when it is no worse."""
+    minimizer, result = _through_lmfit(found.problem, found.graph.to_search(found.theta), found.bound)
+    u = np.array([result.params[w].value for w in _words(found.graph)])
+    theta = np.where(found.free | found.bound, found.graph.from_search(u), found.theta)
+    cost = float(
+        np.sum(found.problem.residual(found.problem.predict(_free_part(found.problem, theta), False)[0])[0] ** 2)
+    )
+    before = float(
+        np.sum(found.problem.residual(found.problem.predict(_free_part(found.problem, found.theta), False)[0])[0] ** 2)
+    )
+    return {"theta": theta if cost <= before * (1 + 1e-12) else found.theta, "_lmfit": (minimizer, result)}
+
+
+def _free_part(problem: Problem, theta: FloatArray) -> FloatArray:
+    return problem.freedom.free(problem.graph.to_search(theta[None]))
+
+
+def _words(graph: RateGraph) -> list[str]:
+    return [_coordinate(p.name, p.scale) for p in graph.parameters]
+
+
+def _through_lmfit(problem: Problem, u: FloatArray, bound: NDArray[np.bool_]) -> tuple[Any, Any]:
+    """Run lmfit's leastsq on one problem from coordinates u (p,), with the exact Jacobian; what is at a bound stays."""
     import lmfit
 
-    times, back = np.unique(data.time_h, return_inverse=True)
-
-    def model(theta: FloatArray, derivatives: bool = False) -> tuple[FloatArray, FloatArray]:
-        y, dy = graph.predict(theta, times, dose, derivatives)
-        return y[back, data.which], dy[:, back, data.which]
-
-    start = np.log(start_values(graph, data, dose))
-    sigma = data.weight_sigma(data.mean)
-    starts = _starts(model, data, sigma, start)
-    for _ in range(3):
-        runs = [_minimise(lmfit, graph, model, data, sigma, s, start) for s in starts]
-        minimizer, result = min(runs, key=lambda run: run[1].chisqr)
-        theta = np.exp(np.array([float(result.params[f"ln_{n}"].value) for n in graph.names]))
-        starts = [np.log(theta)]
-        sigma = data.weight_sigma(model(theta)[0])  # weights from the fitted curve, not from noisy means
-    return _conclude(lmfit, graph, data, model, theta, sigma, start, minimizer, result, dose, dose_unit, level)
-
-
-def _starts(model: Callable[..., Any], data: FitData, sigma: FloatArray, start: FloatArray) -> list[FloatArray]:
-    """Return the best few of the read-off start and some scattered around it."""
-    rng = np.random.default_rng(_SEED)
-    tries = np.vstack([start, start + rng.normal(0, 1.0, (_STARTS, start.size))])
-    scores = [np.sum(((model(np.exp(s))[0] - data.value) / sigma) ** 2) for s in tries]
-    return [tries[0], *(tries[i] for i in np.argsort(scores)[: _BEST - 1] if i != 0)]
-
-
-def _minimise(
-    lmfit: Any, graph: RateGraph, model: Callable[..., Any], data: FitData, sigma: FloatArray, at: FloatArray,
-    centre: FloatArray,
-) -> tuple[Any, Any]:  # fmt: skip
+    graph, freedom = problem.graph, problem.freedom
+    words = _words(graph)
     params = lmfit.Parameters()
-    for name, value, middle in zip(graph.names, at, centre, strict=True):
-        inside = float(np.clip(value, middle - 0.9 * _LN_BOUND, middle + 0.9 * _LN_BOUND))
-        params.add(f"ln_{name}", value=inside, min=middle - _LN_BOUND, max=middle + _LN_BOUND)
+    for i, word in enumerate(words):
+        column = np.flatnonzero(freedom.link[i])
+        if not column.size:
+            params.add(word, value=float(np.clip(u[i], -1e3, 1e3)), vary=False)
+        elif freedom.names[column[0]] == graph.names[i]:
+            params.add(word, value=float(u[i]), vary=not bound[i])
+    for i, word in enumerate(words):
+        if word not in params:  # a tie, written by us: a plain name, never text from a file
+            leader = graph.names.index(freedom.names[int(np.argmax(freedom.link[i]))])
+            params.add(word, expr=words[leader])
+    order = [words[graph.names.index(n)] for n in freedom.names]
 
-    def theta(p: Any) -> FloatArray:
-        return np.exp([p[f"ln_{n}"].value for n in graph.names])
+    def at(p: Any) -> FloatArray:
+        return np.array([[p[w].value for w in order]])
 
     def residual(p: Any) -> FloatArray:
-        return np.asarray((model(theta(p))[0] - data.value) / sigma)
+        r = problem.residual(problem.predict(at(p), False)[0])[0][0]
+        return np.asarray(np.nan_to_num(r, nan=_FAR, posinf=_FAR, neginf=-_FAR))
 
     def jacobian(p: Any) -> FloatArray:
-        free = [i for i, n in enumerate(graph.names) if p[f"ln_{n}"].vary]
-        return np.asarray((model(theta(p), True)[1] / sigma).T[:, free])
+        J = problem(at(p), np.zeros(1, np.intp))[1][0]
+        varied = [w for w in p if p[w].vary]  # lmfit's own order
+        return np.asarray(np.nan_to_num(J[[order.index(w) for w in varied]].T))
 
+    if not any(p.vary for p in params.values()):
+        raise ValueError("every parameter ended at a bound: the data do not carry the model")
     minimizer = lmfit.Minimizer(residual, params, calc_covar=False)
-    return minimizer, minimizer.minimize(
-        method="leastsq", Dfun=jacobian, col_deriv=0, xtol=1e-10, ftol=1e-10, max_nfev=_MOST_CALLS
-    )
+    with np.errstate(all="ignore"):
+        result = minimizer.minimize(method="leastsq", Dfun=jacobian, col_deriv=0, xtol=1e-12, ftol=1e-12, gtol=1e-14,
+                                    max_nfev=50)  # fmt: skip
+    return minimizer, result
+
+
+def fit_all(
+    graph: RateGraph,
+    data: Sequence[FitData],
+    inputs: Sequence[Mapping[str, Input]],
+    *,
+    dose_unit: str = "pct_id",
+    settings: FitSettings | None = None,
+) -> list[FitResult | str]:
+    """Fit one model to many data sets in one batched search; each answer is what it would be alone.
+
+    Parameters
+    ----------
+    graph : the model.
+    data : of organs, labels, groups or animals; all with the matrices the model sees.
+    inputs : of each data set, by the names of the model's inputs.
+    dose_unit, settings : as in `fit`.
+
+    Returns
+    -------
+    list : a FitResult each, or the reason why there is none.
+
+    Raises
+    ------
+    ValueError : settings that do not fit the model.
+    """
+    settings = settings or FitSettings()
+    freedom = Freedom.of(graph, settings.fixed, settings.ties)
+    results: list[FitResult | str] = ["" for _ in data]
+    usable = []
+    for i, d in enumerate(data):
+        results[i] = _why_not(graph, d, freedom, settings)
+        if not results[i]:
+            usable.append(i)
+    if not usable:
+        return results
+    batch = _Batch.of(graph, [data[i] for i in usable], [inputs[i] for i in usable], freedom, settings)
+    found = search(batch.problem, batch.spread, batch.mean, batch.starts, settings)
+    for row, i in enumerate(usable):
+        why = found.reason[row] if not np.isfinite(found.cost[row]) else ""
+        results[i] = why or _conclude(found, row, data[i], batch.designs[row], dose_unit, settings)
+    return results
+
+
+def _why_not(graph: RateGraph, data: FitData, freedom: Freedom, settings: FitSettings) -> str:
+    if data.seen != graph.seen:
+        return f"the data hold {', '.join(data.seen)}; {graph.name} sees {', '.join(graph.seen)}"
+    if data.value.size <= len(freedom.names):
+        return f"{data.value.size} values cannot determine the {len(freedom.names)} parameters of {graph.name}"
+    if settings.scale == "log" and (data.value[~data.censored] <= 0).any():
+        return "a value is 0 or less, which has no logarithm; fit on the linear scale, or leave it out"
+    if settings.weights == "given" and not (data.se[~data.censored] > 0).all():
+        return "weights are to be those given, but a value has no standard error; fill se, or choose other weights"
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Data sets side by side, padded to the longest."""
+
+    problem: Problem
+    spread: Spread
+    mean: FloatArray
+    starts: FloatArray
+    designs: list[Design]
+
+    @classmethod
+    def of(
+        cls, graph: RateGraph, data: Sequence[FitData], inputs: Sequence[Mapping[str, Input]], freedom: Freedom,
+        settings: FitSettings,
+    ) -> _Batch:  # fmt: skip
+        size = max(d.value.size for d in data)
+        frames = data[0].end_h is not None
+        times, ends, backs = zip(*(_times(d) for d in data), strict=True)
+        width = max(len(t) for t in times)
+        time = np.stack([_pad(t, width) for t in times])
+        end = np.stack([_pad(e, width) for e in ends]) if frames else None
+        joined = {name: _join([given[name] for given in inputs]) for name in inputs[0]}
+        design = Design(time, end, inputs=joined)
+        which = np.stack([_fill(d.which, size, 0) for d in data]).astype(np.intp)
+        place = np.stack([_fill(b, size, 0) for b in backs]).astype(np.intp) + width * which
+        spread = Spread(
+            which,
+            se=np.stack([_fill(d.se, size, 0.0) for d in data]),
+            systematic=np.stack([_fill(d.systematic, size, 0.0) for d in data]),
+            count=np.stack([_fill(d.count, size, 1.0) for d in data]),
+            cv=np.stack([d.cv for d in data]),
+            largest=np.stack([_largest(d) for d in data]),
+        )
+        value = np.stack([_fill(d.value, size, np.nan) for d in data])
+        censored = np.stack([_fill(d.censored, size, False) for d in data]).astype(bool)
+        mean = np.stack([_fill(d.mean, size, 1.0) for d in data])
+        problem = Problem(graph, design, place, value, np.ones_like(value), censored if censored.any() else None, freedom,
+                          settings.scale, settings.loss)  # fmt: skip
+        shapes = {name: _shape([d.curve(name) for d in data]) for name in graph.seen}
+        first = joined[graph.ports[0].name]
+        dose = np.atleast_2d(first.amount).sum(axis=1) if isinstance(first, Doses) else np.ones(1)
+        starts = candidates(
+            graph, shapes, np.broadcast_to(dose, (len(data),)).astype(float), design, settings.scattered
+        )
+        designs = [
+            Design(t, e if frames else None, inputs=given) for t, e, given in zip(times, ends, inputs, strict=True)
+        ]
+        return cls(problem, spread, mean, starts, designs)
+
+
+def _times(d: FitData) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
+    """Return the different times (or frames) of a data set and which of them each value belongs to."""
+    if d.end_h is None:
+        times, back = np.unique(d.time_h, return_inverse=True)
+        return times, times, back
+    frames, back = np.unique(np.stack([d.time_h, d.end_h]), axis=1, return_inverse=True)
+    return frames[0], frames[1], np.ravel(back)
+
+
+def _pad(a: FloatArray, width: int) -> FloatArray:
+    return np.concatenate([a, np.full(width - len(a), a[-1])])
+
+
+def _fill(a: NDArray[Any], width: int, fill: Any) -> NDArray[Any]:
+    return np.concatenate([a, np.full(width - len(a), fill, dtype=a.dtype if a.dtype.kind in "ib" else float)])
+
+
+def _largest(d: FitData) -> FloatArray:
+    out = np.zeros(len(d.seen))
+    np.maximum.at(out, d.which, np.abs(d.mean))
+    return out
+
+
+def _join(given: Sequence[Input]) -> Input:
+    """Return one input for all data sets: shared when it is the same object, else a row for each."""
+    if all(g is given[0] for g in given):
+        return given[0]
+    if all(isinstance(g, Doses) for g in given):
+        width = max(np.size(g.amount) for g in given if isinstance(g, Doses))
+        rows = [[_fill(np.ravel(getattr(g, k)), width, 0.0) for g in given] for k in ("amount", "time_h", "duration_h")]
+        return Doses(*(np.stack(r) for r in rows))
+    raise ValueError("data sets with different measured inputs cannot share one search; fit them one by one")
+
+
+def _shape(curves: Sequence[tuple[FloatArray, FloatArray]]) -> Shape:
+    width = max(len(t) for t, _ in curves)
+    return Shape(*(np.stack([_fill(c[i], width, np.nan) for c in curves]) for i in (0, 1)))
 
 
 def _conclude(
-    lmfit: Any, graph: RateGraph, data: FitData, model: Callable[..., Any], theta: FloatArray, sigma: FloatArray,
-    start: FloatArray, minimizer: Any, result: Any, dose: float, dose_unit: str, level: float,
-) -> FitResult:  # fmt: skip
-    y, dy = model(theta, True)
-    df = data.value.size - len(theta)
-    chi2_red = float(np.sum(((data.value - y) / sigma) ** 2) / df)
-    bound = np.abs(np.log(theta) - start) > _LN_BOUND * (1 - _AT_BOUND)
+    found: Found, row: int, data: FitData, design: Design, dose_unit: str, settings: FitSettings
+) -> FitResult:
+    """Return one data set's fit with the covariance of its parameters."""
+    size, width = data.value.size, found.problem.design.time_h.shape[1]
+    problem = replace(found.problem.take(slice(row, row + 1)), design=design)
+    place = problem.place[:, :size] % width + design.time_h.shape[1] * (problem.place[:, :size] // width)
+    problem = replace(problem, place=place, value=problem.value[:, :size], sigma=problem.sigma[:, :size],
+                      censored=None if problem.censored is None else problem.censored[:, :size])  # fmt: skip
+    graph, freedom, u = problem.graph, problem.freedom, found.u[row]
+    theta = problem.theta(u[None])[0]
+    y, dy = problem.predict(u[None], True)
+    r, slope = problem.residual(y)
+    r, J, sigma = r[0], (dy * slope[:, None, :])[0].T, problem.sigma[0]
+    known = ~data.censored
+    df = size - len(u)
+    chi2_red = float(r @ r / df)
+    stuck = found.at_bound[row] | (np.abs(u - found.centre[row]) > REACH * (1 - _AT_BOUND))
     # Measured replicates set the scale; a worse fit than they explain widens it, a better one does not narrow it.
-    scale = max(chi2_red, 1.0) if data.replicated else chi2_red
-    J = (dy / sigma).T[:, ~bound]
-    normal = J.T @ J
-    size = np.sqrt(np.diag(normal))
-    inverse = np.linalg.pinv(normal / np.outer(size, size), rcond=1e-12, hermitian=True) / np.outer(size, size)
-    own = data.sigma(y) / sigma  # the rows' independent part
-    alike = _likeness((data.value - y) / sigma / np.sqrt(scale), data.animal)
-    sums = np.stack([np.bincount(data.animal, weights=column) for column in (J * own[:, None]).T], axis=1)
-    meat = (1 - alike) * (J.T * own**2) @ J + alike * (sums.T @ sums)
-    free = scale * (inverse @ meat @ inverse)
+    scale, own_df = (
+        float(a) for a in error_scale(np.array(chi2_red), np.array(float(df)), settings.weights == "given")
+    )
+    if settings.weights == "pooled" and data.replicated:
+        scale = max(chi2_red, 1.0)
+    part = J[:, ~stuck]
+    normal = part.T @ part
+    lengths = np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    inverse = np.linalg.pinv(normal / np.outer(lengths, lengths), rcond=1e-12, hermitian=True) / np.outer(
+        lengths, lengths
+    )
+    own = np.where(known, data.sigma(y[0]) / sigma, 1.0) if settings.weights == "pooled" else np.ones(size)
+    alike = likeness(r / np.sqrt(max(scale, 1e-300)), data.animal)
+    sums = np.stack([np.bincount(data.animal, weights=column) for column in (part * own[:, None]).T], axis=1)
+    meat = (1 - alike) * (part.T * own**2) @ part + alike * (sums.T @ sums)
+    spread = scale * (inverse @ meat @ inverse)
     animals = int(data.animal.max())  # clusters less one
-    reach_df = 1 / ((1 - alike) ** 2 / df + alike**2 / animals) if animals else float(df)
+    reach_df = 1 / ((1 - alike) ** 2 / own_df + alike**2 / animals) if animals and alike > 0 else own_df
     for i in range(len(data.seen)):  # an error shared by all rows of an organ shifts the estimate as a whole
-        shift = inverse @ J.T @ np.where(data.which == i, data.systematic / sigma, 0.0)
-        free = free + np.outer(shift, shift)
-    covariance = np.zeros((len(theta), len(theta)))
-    covariance[np.ix_(~bound, ~bound)] = free
-    k, n = len(theta) + 1, data.value.size
-    log_likelihood = -0.5 * float(np.sum(((data.value - y) / sigma) ** 2 + np.log(2 * np.pi * sigma**2)))
-    aicc = 2 * k - 2 * log_likelihood + (2 * k * (k + 1) / (n - k - 1) if n > k + 1 else np.inf)
-    estimates = _estimates(graph, data, theta, covariance, bound, reach_df, dose, dose_unit, level)
-    params = lmfit.Parameters()
-    for name, value, se in zip(graph.names, theta, np.sqrt(np.diag(covariance)), strict=True):
-        params.add(name, value=float(value), min=0.0)
-        params[name].stderr = float(value * se)
-    return FitResult(graph.name, graph, data, dose, dose_unit, level, theta, covariance, result, params, estimates,
-                     chi2_red, float(aicc), reach_df, minimizer)  # fmt: skip
+        shift = inverse @ part.T @ np.where(data.which == i, data.systematic / sigma, 0.0)
+        spread = spread + np.outer(shift, shift)
+    free = np.zeros((len(u), len(u)))
+    free[np.ix_(~stuck, ~stuck)] = spread
+    k = len(u) + 1
+    log_likelihood = -0.5 * float(r @ r + np.sum(np.log(2 * np.pi * sigma[known] ** 2)))
+    aicc = 2 * k - 2 * log_likelihood + (2 * k * (k + 1) / (size - k - 1) if size > k + 1 else np.inf)
+    searched = np.asarray(freedom.link.any(axis=1))
+    return FitResult(graph, data, design, settings, dose_unit, theta, freedom.link @ free @ freedom.link.T,
+                     searched, np.asarray(searched & (freedom.link @ stuck > 0)), chi2_red, float(aicc),
+                     float(k * np.log(size) - 2 * log_likelihood), float(reach_df), problem)  # fmt: skip
 
 
-def _likeness(residual: FloatArray, animal: NDArray[np.int64]) -> float:
+def error_scale(chi2_red: FloatArray, df: FloatArray, given: bool) -> tuple[FloatArray, FloatArray]:
+    """Return by what to multiply the covariance, and the degrees of freedom of intervals.
+
+    Errors that are given are believed (1, infinite) unless residuals are larger than they allow (5 % of correct ones);
+    otherwise residuals tell the size of the errors.
+    """
+    from scipy.special import chdtri
+
+    enough = np.maximum(df, 1.0)
+    believed = given & (chi2_red * enough <= chdtri(enough, 0.05))
+    return np.where(believed, 1.0, chi2_red), np.where(believed, np.inf, np.where(df > 0, df, np.nan))
+
+
+def likeness(residual: FloatArray, animal: NDArray[np.int64]) -> float:
     """Return the correlation of standardised residuals within an animal, pooled over animals, in 0..1.
 
     An animal that got a little more of the dose reads high in every organ; such rows are not independent.
@@ -278,136 +540,63 @@ def _likeness(residual: FloatArray, animal: NDArray[np.int64]) -> float:
     return float(np.clip(np.sum(sums**2 - squares) / pairs, 0.0, 1.0)) if pairs else 0.0
 
 
-def _estimates(
-    graph: RateGraph, data: FitData, theta: FloatArray, covariance: FloatArray, bound: NDArray[np.bool_], df: float,
-    dose: float, dose_unit: str, level: float,
-) -> tuple[Estimate, ...]:  # fmt: skip
-    spread = np.sqrt(np.diag(covariance))
+def _estimates(f: FitResult) -> list[Estimate]:
+    spread = np.sqrt(np.diag(f.covariance))
     safe = np.where(spread > 0, spread, 1.0)
-    correlation = np.abs(covariance / np.outer(safe, safe)) - np.eye(len(theta))
-    reach = student(level, df)
-    too_far = _too_far(graph, theta, float(data.time_h[data.which == 0].max()), dose)
+    correlation = np.abs(f.covariance / np.outer(safe, safe)) - np.eye(len(f.theta))
+    last = float((f.data.time_h if f.data.end_h is None else f.data.end_h)[f.data.which == 0].max())
+    beyond = too_far(f.graph, f.theta, f.design, last, f.settings.max_extrap_pct)
     rows = []
-    for i, p in enumerate(graph.parameters):
-        flags = {"at_bound"} if bound[i] else set()
+    for i, p in enumerate(f.graph.parameters):
+        flags = {"at_bound"} if f.bound[i] else set()
         flags |= {"correlated"} if correlation[i].max(initial=0.0) >= 0.8 else set()
-        flags |= {"extrapolated"} if p.name in too_far else set()
-        unit = derive(p.dimension, data.unit[0], dose_unit)
-        rows.append(_positive(p.name, theta[i] * unit.factor, spread[i], reach, unit.unit, data, flags,
-                              "at its bound: the data do not carry it" if bound[i] else ""))  # fmt: skip
-    for name, dimension, function in derived(graph, data, dose, dose_unit):
-        unit = derive(dimension, data.unit[0], dose_unit)
-        shown = dose_unit if name.endswith(f"_{dose_unit}") else unit.unit
-        flags = {"extrapolated"} if name in too_far else set()
-        rows.append(
-            _derived_estimate(name, function, graph.names, theta, covariance, reach, shown, data, flags, unit.factor)
-        )
-    return tuple(rows)
+        flags |= {"extrapolated"} if p.name in beyond else set()
+        reason = "at its bound: the data do not carry it" if f.bound[i] else "" if f.free[i] else "held, not estimated"
+        rows.append(_own(f, i, flags, reason))
+    for d in derived(f.graph, f.theta, f.design, f.dose_unit, float(f.data.time_h.max())):
+        rows.append(_follow(f, d, {"extrapolated"} if d.name in beyond else set()))
+    return rows
 
 
-def _derived_estimate(
-    name: str, function: Callable[[FloatArray], float], names: tuple[str, ...], theta: FloatArray, covariance: FloatArray,
-    reach: float, unit: str, data: FitData, flags: set[str], factor: float = 1.0,
-) -> Estimate:  # fmt: skip
-    value, gradient = function(theta), _log_gradient(function, theta)
-    stuck = (np.diag(covariance) == 0) & (np.abs(gradient) > _RESTS_ON * abs(value))
+def _own(f: FitResult, i: int, flags: set[str], reason: str) -> Estimate:
+    """Return the estimate of a parameter, its interval symmetric on the scale it was searched on."""
+    p, value, variance = f.graph.parameters[i], float(f.theta[i]), float(f.covariance[i, i])
+    unit = derive(p.dimension, f.data.unit[0], f.dose_unit)
+    if reason or p.scale == "log":
+        return _positive(f, p.name, value * unit.factor, np.sqrt(variance), unit.unit, flags, reason)
+    se_u = float(np.sqrt(variance))
+    reach, u = student(f.level, f.df) * se_u, float(f.graph.to_search(f.theta)[i])
+    low, high = _natural(p.scale, u - reach) * unit.factor, _natural(p.scale, u + reach) * unit.factor
+    se = float(f.graph.search_slopes(f.theta)[i]) * se_u * unit.factor
+    flags = flags | ({"imprecise"} if se >= 0.5 * abs(value * unit.factor) and p.scale == "logit" else set())
+    return Estimate(p.name, value * unit.factor, se, low, high, unit.unit, "least squares, covariance",
+                    int(f.data.count.sum()), tuple(sorted(flags)))  # fmt: skip
+
+
+def _follow(f: FitResult, d: Derived, flags: set[str]) -> Estimate:
+    """Return the estimate of a derived quantity."""
+    unit = derive(d.dimension, f.data.unit[0], f.dose_unit)
+    shown = f.dose_unit if d.name.endswith(f"_{f.dose_unit}") else unit.unit
+    stuck = f.bound & (np.abs(d.gradient) > _RESTS_ON * abs(d.value))
     if stuck.any():  # a bound is not an estimate, and what rests on it would look exact
-        reason = (
-            f"it rests on {', '.join(n for n, s in zip(names, stuck, strict=True) if s)}, which the data do not carry"
-        )
-        return Estimate(name, unit=unit, method="least squares", n=int(data.count.sum()),
-                        flags=tuple(sorted({*flags, "at_bound"})), reason=reason)  # fmt: skip
-    relative = float(np.sqrt(max(float(gradient @ covariance @ gradient), 0.0))) / value if value > 0 else np.nan
-    return _positive(name, value * factor, relative, reach, unit, data, flags, "")
-
-
-def _too_far(graph: RateGraph, theta: FloatArray, last_h: float, dose: float) -> set[str]:
-    """Return which quantities rest on the curve beyond the last blood sample.
-
-    The area and what follows from it: when more than 20 % of it lies beyond. The terminal half-life: when it is
-    longer than half of the time that was sampled.
-    """
-    seen, K = graph.sight(theta)[0], graph.matrix(theta)
-    rest = graph.amounts(theta, np.array([last_h]), dose)[0]
-    beyond = float((seen @ np.linalg.solve(K, rest)) / (seen @ np.linalg.solve(K, graph.start(dose))))
-    slowest = float(np.min(np.abs(np.real(np.linalg.eigvals(K)))))
-    found = set(_TO_INFINITY) if 100 * beyond > _MAX_EXTRAP_PCT else set()
-    return found | ({"half_life"} if np.log(2) > 0.5 * last_h * slowest else set())
+        which = ", ".join(n for n, s in zip(f.graph.names, stuck, strict=True) if s)
+        return Estimate(d.name, unit=shown, method="least squares", n=int(f.data.count.sum()),
+                        flags=tuple(sorted({*flags, "at_bound"})),
+                        reason=f"it rests on {which}, which the data do not carry")  # fmt: skip
+    variance = max(float(d.gradient @ f.covariance @ d.gradient), 0.0)
+    relative = np.sqrt(variance) / d.value if d.value > 0 else np.nan
+    return _positive(f, d.name, float(d.value * unit.factor), float(relative), shown, flags, d.reason)
 
 
 def _positive(
-    name: str, value: float, relative: float, reach: float, unit: str, data: FitData, flags: set[str], reason: str
+    f: FitResult, name: str, value: float, relative: float, unit: str, flags: set[str], reason: str
 ) -> Estimate:
     """Return an estimate whose interval is symmetric on the logarithm."""
-    n = int(data.count.sum())
+    n = int(f.data.count.sum())
     if reason or not np.isfinite(relative):
-        return Estimate(name, float(value), unit=unit, method="least squares", n=n, flags=tuple(sorted(flags)),
+        return Estimate(name, value, unit=unit, method="least squares", n=n, flags=tuple(sorted(flags)),
                         reason=reason or "its error cannot be computed")  # fmt: skip
     flags = flags | ({"imprecise"} if relative >= 0.5 else set())
-    wide = float(np.exp(min(reach * relative, 300.0)))
-    return Estimate(name, float(value), float(value * relative), float(value / wide), float(value * wide), unit,
+    wide = float(np.exp(min(student(f.level, f.df) * relative, 300.0)))
+    return Estimate(name, value, float(value * relative), float(value / wide), float(value * wide), unit,
                     "least squares, covariance", n, tuple(sorted(flags)))  # fmt: skip
-
-
-def _log_gradient(function: Callable[[FloatArray], float], theta: FloatArray, step: float = 1e-4) -> FloatArray:
-    """Return the derivative of a derived quantity with respect to log-parameters, by central differences."""
-    gradient = np.empty(len(theta))
-    for i in range(len(theta)):
-        up, down = theta.copy(), theta.copy()
-        up[i] *= np.exp(step)
-        down[i] *= np.exp(-step)
-        gradient[i] = (function(up) - function(down)) / (2 * step)
-    return gradient
-
-
-def derived(
-    graph: RateGraph, data: FitData, dose: float, dose_unit: str
-) -> list[tuple[str, str, Callable[[FloatArray], float]]]:
-    """Return derived quantities as (name, dimension expression, function of the parameters).
-
-    For every model: terminal and initial half-life, area, mean residence time and steady-state volume of
-    blood. With organs, per organ: net uptake by the last time and highest amount.
-    """
-    x0 = graph.start(dose)
-
-    def rates(theta: FloatArray) -> FloatArray:
-        return np.sort(np.abs(np.real(np.linalg.eigvals(graph.matrix(theta)))))
-
-    def blood(theta: FloatArray) -> FloatArray:
-        return np.asarray(graph.sight(theta)[0])
-
-    def area(theta: FloatArray) -> float:
-        return float(blood(theta) @ np.linalg.solve(-graph.matrix(theta), x0))
-
-    def residence(theta: FloatArray) -> float:
-        K = graph.matrix(theta)
-        return float(blood(theta) @ np.linalg.solve(K, np.linalg.solve(K, x0))) / area(theta)
-
-    found: list[tuple[str, str, Callable[[FloatArray], float]]] = [
-        ("half_life", "time", lambda th: float(np.log(2) / rates(th)[0])),
-        ("half_life_initial", "time", lambda th: float(np.log(2) / rates(th)[-1])),
-        ("auc_inf", "value*time", area),
-        ("mrt_inf", "time", residence),
-        ("vss", "dose/value", lambda th: dose / area(th) * residence(th)),
-    ]
-    if "cl" not in graph.names:
-        found.append(("cl", "dose/value/time", lambda th: dose / area(th)))
-    return found + organ_quantities(graph, data, dose, dose_unit, float(data.time_h.max()))
-
-
-def organ_quantities(
-    graph: RateGraph, data: FitData, dose: float, dose_unit: str, last_h: float
-) -> list[tuple[str, str, Callable[[FloatArray], float]]]:
-    """Return every organ's net uptake by a time and highest amount until then, as `derived` does."""
-    found: list[tuple[str, str, Callable[[FloatArray], float]]] = []
-    first = float(data.time_h[data.time_h > 0].min())
-    grid = np.concatenate([[0.0], np.geomspace(first / 20, last_h, 400)])
-    for organ in data.seen[1:]:
-        found.append((f"{organ}_uptake_{dose_unit}", "1", partial(_highest, graph, organ, np.array([last_h]), dose)))
-        found.append((f"{organ}_peak_{dose_unit}", "1", partial(_highest, graph, organ, grid, dose)))
-    return found
-
-
-def _highest(graph: RateGraph, organ: str, time_h: FloatArray, dose: float, theta: FloatArray) -> float:
-    """Return an organ's highest amount at the given times."""
-    return float(graph.amounts(theta, time_h, dose)[:, graph.compartments.index(organ)].max())

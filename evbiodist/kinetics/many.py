@@ -1,0 +1,190 @@
+"""One model fitted to thousands of curves as arrays: the answers of `fit`, without an object for each.
+
+For regions of dynamic scans, organs of many animals and simulated studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evbiodist.kinetics.catalogue import build
+from evbiodist.kinetics.data import curve_data
+from evbiodist.kinetics.fit import FitResult, error_scale, fit
+from evbiodist.kinetics.graph import RateGraph
+from evbiodist.kinetics.inputs import Doses, Input
+from evbiodist.kinetics.problem import Freedom, Problem
+from evbiodist.kinetics.propagate import quantile
+from evbiodist.kinetics.search import UNREPEATED_CV, FitSettings, Spread, search
+from evbiodist.kinetics.solve import Design
+from evbiodist.kinetics.start import Shape, candidates
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FitTable:
+    """The fits of many curves as arrays; ``table[i]`` is the `FitResult` of curve i.
+
+    Parameters
+    ----------
+    names : of the parameters, in the order of the columns.
+    theta, se, ci_low, ci_high : (B, p) on the natural scale; NaN where there is no fit, se NaN where held or at a bound.
+    covariance : (B, q, q) of the free search coordinates.
+    chi2_red : (B,) weighted sum of squares over degrees of freedom; df : (B,).
+    reason : why a curve has no fit; empty where it has.
+    """
+
+    names: tuple[str, ...]
+    theta: FloatArray
+    se: FloatArray
+    ci_low: FloatArray
+    ci_high: FloatArray
+    covariance: FloatArray
+    chi2_red: FloatArray
+    df: FloatArray
+    reason: tuple[str, ...]
+    _one: Any
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def __getitem__(self, curve: int) -> FitResult:
+        found: FitResult = self._one(range(len(self))[curve])
+        return found
+
+
+def fit_many(
+    time_h: ArrayLike,
+    value: ArrayLike,
+    model: str | RateGraph,
+    *,
+    dose: ArrayLike | Doses = 100.0,
+    dose_unit: str = "pct_id",
+    unit: str = "au",
+    se: ArrayLike | None = None,
+    end_h: ArrayLike | None = None,
+    inputs: Mapping[str, Input] | None = None,
+    settings: FitSettings | None = None,
+    **more: Any,
+) -> FitTable:
+    """Fit a model that sees one matrix to many curves in one batched search.
+
+    Parameters
+    ----------
+    time_h : (T,) or (B, T) hours, or starts of frames with `end_h`; value : (B, T), NaN where not measured.
+    model : a name of `evbiodist models`, or a graph.
+    dose : scalar or (B,) bolus at 0 h, or `Doses`; inputs : measured curves instead.
+    se : scalar, (T,) or (B, T) standard errors; without them errors are taken as proportional and found from residuals.
+    dose_unit, unit, settings : as in `fit`; single settings can be given by name.
+
+    Returns
+    -------
+    FitTable
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, or a model that sees more than one matrix.
+
+    Examples
+    --------
+    >>> t = np.array([0.5, 1.0, 2.0, 4.0])
+    >>> table = fit_many(t, [16 * np.exp(-0.5 * t), 8 * np.exp(-0.25 * t)], "one_compartment_iv", dose=[32, 32])
+    >>> table.theta.round(6).tolist(), table.reason
+    ([[1.0, 2.0], [1.0, 4.0]], ('', ''))
+    """
+    settings = replace(settings or FitSettings(), **more)
+    graph = model if isinstance(model, RateGraph) else build(model)
+    if len(graph.seen) != 1:
+        raise ValueError(
+            f"{graph.name} sees {', '.join(graph.seen)}; fit_many takes models of one curve, fit takes the others"
+        )
+    seen = np.atleast_2d(np.asarray(value, dtype=np.float64))
+    t, ends = _times(time_h, seen), None if end_h is None else _times(end_h, seen)
+    error = np.zeros(seen.shape) if se is None else np.broadcast_to(np.asarray(se, dtype=np.float64), seen.shape)
+    if inputs is None:
+        given = dose if isinstance(dose, Doses) else Doses(_per_curve(dose, len(seen)))
+        inputs = {graph.ports[0].name: given}
+    used = np.isfinite(seen) & np.isfinite(error)
+    seen = np.where(used, seen, np.nan)
+    freedom = Freedom.of(graph, settings.fixed, settings.ties)
+    design = Design(t, ends, inputs=inputs)
+    problem = Problem(graph, design, np.arange(seen.shape[1]), seen, np.ones_like(seen), None, freedom, settings.scale,
+                      settings.loss)  # fmt: skip
+    top = np.nanmax(np.where(used, np.abs(seen), 0.0), axis=1)
+    cv = np.full((len(seen), 1), UNREPEATED_CV if se is None else 0.0)
+    spread = Spread(np.zeros(seen.shape[1], np.intp), np.where(used, error, 0.0), np.zeros(seen.shape), np.ones(seen.shape),
+                    cv, top[:, None])  # fmt: skip
+    middle = t if ends is None else (t + ends) / 2
+    shape = Shape(np.where(used, np.broadcast_to(middle, seen.shape), np.nan), seen)
+    amount = inputs[graph.ports[0].name]
+    total = np.atleast_2d(amount.amount).sum(axis=1) if isinstance(amount, Doses) else np.ones(1)
+    with np.errstate(all="ignore"):
+        starts = candidates(graph, {graph.seen[0]: shape}, np.broadcast_to(total, (len(seen),)).astype(float), design,
+                            settings.scattered)  # fmt: skip
+    found = search(problem, spread, np.where(used, seen, 1.0), starts, settings)
+
+    def one(i: int) -> FitResult:
+        keep = used[i]
+        row = i if len(t) > 1 else 0
+        data = curve_data(t[row][keep], seen[i][keep], seen=graph.seen[0], unit=unit,
+                          se=None if se is None else error[i][keep], end_h=None if ends is None else ends[row][keep])  # fmt: skip
+        mine = {k: v.take(slice(i, i + 1)) for k, v in inputs.items()}
+        return fit(data, graph, inputs=mine, dose_unit=dose_unit, settings=settings)
+
+    return _tabulate(graph, found.problem, found.u, found.at_bound, found.cost, found.reason, settings, one)
+
+
+def _times(given: ArrayLike, seen: FloatArray) -> FloatArray:
+    t = np.atleast_2d(np.asarray(given, dtype=np.float64))
+    if t.shape not in ((1, seen.shape[1]), seen.shape):
+        raise ValueError(
+            f"time_h has shape {t.shape} and value {seen.shape}; give one time for each value, or for each column"
+        )
+    return t
+
+
+def _per_curve(dose: ArrayLike, curves: int) -> FloatArray:
+    amount = np.asarray(dose, dtype=np.float64)
+    if amount.ndim == 0:
+        return amount[None]
+    if amount.shape != (curves,):
+        raise ValueError(f"dose has shape {amount.shape}; give one number, or one for each of the {curves} curves")
+    return amount[:, None]
+
+
+def _tabulate(
+    graph: RateGraph, problem: Problem, u: FloatArray, bound: NDArray[np.bool_], cost: FloatArray, why: tuple[str, ...],
+    settings: FitSettings, one: Any,
+) -> FitTable:  # fmt: skip
+    freedom = problem.freedom
+    size, count = u.shape[1], np.isfinite(problem.value).sum(axis=1)
+    df = (count - size).astype(float)
+    few = df <= 0
+    reason = tuple(f"{n} values cannot determine the {size} parameters of {graph.name}" if f else w if not np.isfinite(c) else ""
+                   for n, f, w, c in zip(count, few, why, cost, strict=True))  # fmt: skip
+    failed = np.array([bool(r) for r in reason])
+    with np.errstate(all="ignore"):
+        J = problem(u, np.arange(len(u)))[1]
+        J = np.where(bound[:, :, None] | failed[:, None, None], 0.0, np.nan_to_num(J))
+        normal = J @ J.swapaxes(1, 2)
+        length = np.sqrt(np.einsum("bii->bi", normal))
+        length = np.where(length > 0, length, 1.0)
+        scaled = normal / (length[:, :, None] * length[:, None, :])
+        inverse = np.linalg.pinv(scaled, rcond=1e-12, hermitian=True) / (length[:, :, None] * length[:, None, :])
+        chi2_red = np.where(failed, np.nan, cost / df)
+        scale, reach_df = error_scale(chi2_red, df, settings.weights == "given")
+        free = inverse * scale[:, None, None]
+        full = freedom.full(u)
+        theta = graph.from_search(full)
+        se_u = np.sqrt(np.einsum("bii->bi", freedom.link @ free @ freedom.link.T))
+        se_u = np.where(se_u > 0, se_u, np.nan)
+        reach = quantile(settings.level, reach_df)[:, None] * se_u
+        low, high = (graph.from_search(full - reach), graph.from_search(full + reach))
+    theta = np.where(failed[:, None], np.nan, theta)
+    se = se_u * np.where(failed[:, None], np.nan, graph.search_slopes(theta))
+    return FitTable(graph.names, theta, se, low, high, free, chi2_red, df, reason, one)
