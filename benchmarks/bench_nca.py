@@ -1,10 +1,13 @@
 """Compare `nca_batch` with what people run today, from the same long table to the same seven parameters.
 
-(a) pandas groupby-apply with numpy's trapezoid and scipy's linregress over every candidate terminal line;
-(b) the same by someone in a hurry, with the sums of each line written out in numpy instead of linregress;
-(c) pkpdutils, the other vectorised package on PyPI, which needs Python 3.13 and so runs in its own interpreter:
+(a) the seven alone as closed forms on whole arrays, the least that numpy can do it with;
+(b) pandas groupby-apply with numpy's trapezoid and the sums of every candidate terminal line written out;
+(c) the same with scipy's linregress for the lines (minutes; `--linregress`);
+(d) pkpdutils, the other vectorised package on PyPI, which needs Python 3.13 and so runs in its own interpreter:
 
     python benchmarks/bench_nca.py --pkpdutils /path/to/python3.13
+
+Last it prints how the processor time of `nca_batch` grows with the number of profiles.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +53,27 @@ def with_evbiodist(table: pd.DataFrame, relative_se: float | None = None) -> np.
     se = None if relative_se is None else relative_se * value
     found = nca_batch(wide.columns.to_numpy()[None].repeat(len(wide), 0), value, se=se, dose=DOSE, method="linear")
     return np.column_stack([found.values[name] for name in NAMES])
+
+
+def with_numpy(table: pd.DataFrame) -> np.ndarray:
+    """The seven parameters as closed forms: sums from the last sample back give every candidate line at once."""
+    wide = table.pivot(index="profile", columns="time_h", values="value")
+    t, c = wide.columns.to_numpy(), wide.to_numpy()
+    y, n = np.log(c), np.arange(t.size, 0, -1)
+    sx, sxx = (np.cumsum(a[::-1])[::-1] for a in (t, t * t))
+    sy, sxy, syy = (np.cumsum(a[:, ::-1], axis=1)[:, ::-1] for a in (y, t * y, y * y))
+    vx, vxy, vy = sxx - sx * sx / n, sxy - sx * sy / n, syy - sy * sy / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope, r2 = vxy / vx, vxy * vxy / (vx * vy)
+        score = 1 - (1 - r2) * (n - 1) / (n - 2)
+    peak = c.argmax(axis=1)
+    usable = (slope < 0) & (n >= 3) & (np.arange(t.size) >= peak[:, None])
+    score = np.where(usable, score, -np.inf)
+    row = np.arange(len(c))
+    rate = -slope[row, np.argmax(score > score.max(axis=1, keepdims=True) - TIE, axis=1)]
+    auclast = np.trapezoid(c, t, axis=1)
+    aucinf = auclast + c[:, -1] / rate
+    return np.column_stack([c[row, peak], t[peak], auclast, aucinf, rate, np.log(2) / rate, DOSE / aucinf])
 
 
 def with_pandas(table: pd.DataFrame, line: Line) -> np.ndarray:
@@ -92,36 +117,55 @@ def with_pkpdutils(python: str, table: pd.DataFrame, repeats: int) -> tuple[np.n
             return answer["parameters"], float(answer["seconds"])
 
 
-def compare(profiles: int, repeats: int, python: str | None) -> None:
+def compare(profiles: int, repeats: int, python: str | None, linregress_too: bool) -> None:
     table = as_table(make_values(profiles))
     ours = with_evbiodist(table)
-    for line in (by_linregress, by_sums):
+    np.testing.assert_allclose(ours, with_numpy(table), rtol=1e-9)
+    ways: dict[str, Callable[[], object]] = {
+        OURS: lambda: with_evbiodist(table),
+        f"{OURS}, standard errors and intervals too": lambda: with_evbiodist(table, relative_se=0.1),
+        "numpy closed forms of the seven parameters": lambda: with_numpy(table),
+    }
+    lines = {"numpy sums": by_sums} | ({"scipy linregress": by_linregress} if linregress_too else {})
+    for name, line in lines.items():
         np.testing.assert_allclose(ours, with_pandas(table, line), rtol=1e-9)
+        ways[f"pandas groupby-apply, trapezoid and {name}"] = lambda line=line: with_pandas(table, line)
     other = None
     if python:
         parameters, other = with_pkpdutils(python, table, repeats)
         np.testing.assert_allclose(ours, parameters, rtol=1e-9)
-    seconds = medians(
-        {
-            OURS: lambda: with_evbiodist(table),
-            f"{OURS}, standard errors and intervals too": lambda: with_evbiodist(table, relative_se=0.1),
-            "pandas groupby-apply, trapezoid and linregress": lambda: with_pandas(table, by_linregress),
-            "pandas groupby-apply, trapezoid and numpy sums": lambda: with_pandas(table, by_sums),
-        },
-        repeats,
-    )
+    seconds = medians(ways, repeats)
     if other is not None:
         seconds["pkpdutils (its own Python)"] = other
     show(f"{profiles} profiles x {TIMES.size} points, answers agree to 1e-9", seconds, OURS)
 
 
+def show_growth(repeats: int) -> None:
+    """Print the least processor time of the analysis alone, arrays in and arrays out, over three decades."""
+    print("\ngrowth of nca_batch, processor time a profile (values; with standard errors and intervals)")
+    for profiles in (100, 1_000, 10_000, 100_000):
+        value = make_values(profiles)
+        t = np.broadcast_to(TIMES, value.shape)
+        least = []
+        for se in (None, 0.1 * value):
+            seconds = []
+            for _ in range(repeats):
+                begin = time.process_time()
+                nca_batch(t, value, se=se, dose=DOSE)
+                seconds.append(time.process_time() - begin)
+            least.append(min(seconds) / profiles * 1e6)
+        print(f"  {profiles:>7} profiles {least[0]:8.2f} us {least[1]:8.2f} us")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pkpdutils", metavar="PYTHON", help="an interpreter that has pkpdutils (3.13 or later)")
+    parser.add_argument("--linregress", action="store_true", help="also the loop over scipy's linregress (minutes)")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     for profiles in (1_000, 10_000):
-        compare(profiles, options.repeats, options.pkpdutils)
+        compare(profiles, options.repeats, options.pkpdutils, options.linregress)
+    show_growth(options.repeats)
 
 
 if __name__ == "__main__":

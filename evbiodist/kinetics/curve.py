@@ -1,12 +1,13 @@
 """What one curve yields once its choices are made: the value at 0 h, areas and the terminal line.
 
-Pure arithmetic on (T, P) arrays, real or complex, so that errors can be propagated through the same code.
+Pure arithmetic on (T, P) arrays, real or complex: complex ones let a test check the derivatives in `slopes`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,95 +15,168 @@ from numpy.typing import NDArray
 
 from evbiodist.kinetics.profiles import Bools, Floats
 
-Numbers = NDArray[Any]  # real values, or complex ones while derivatives are taken
+Numbers = NDArray[Any]  # real values, or complex ones while derivatives are checked
 
-ZERO, SEEN, BACK, FIRST = 0, 1, 2, 3  # where the value at 0 h comes from
+NO_WAY, ZERO, COPY, BACK = -1, 0, 1, 2  # where the value at 0 h comes from: nowhere, 0, a sample, two samples
 
 
 def pick(a: Numbers, row: NDArray[np.intp]) -> Numbers:
-    """Return the value of each profile at its own row."""
-    out = np.zeros(a.shape[1:], dtype=a.dtype)
-    for j in range(len(a)):
-        out = np.where(row == j, a[j], out)
-    return out
+    """Return the value of each profile at its own row; 0 for a row of -1."""
+    found: Numbers = np.take_along_axis(a, np.maximum(row, 0)[None], axis=0)[0]
+    return np.where(row >= 0, found, 0.0)
 
 
-def value_at_zero(t: Floats, c: Numbers, start: NDArray[np.int8], first: NDArray[np.intp]) -> Numbers:
-    """Return what each curve starts from; `start` says how it is known, `first` is its first positive row."""
-    out = np.where(start == SEEN, c[0], 0.0)
-    out = np.where(start == FIRST, pick(c, first), out)
-    back = start == BACK
-    if not back.any():
-        return out
-    slope = np.log(np.where(back, c[0], 1.0) / np.where(back, c[1], 1.0)) / np.where(back, t[1] - t[0], 1.0)
-    out = np.where(back, c[0] * np.exp(np.where(back, slope * t[0], 0.0)), out)
-    return out
+def add(rows: Sequence[Numbers] | Numbers) -> Numbers:
+    """Sum in the order of time, so that padding and the number of profiles change no bit of it."""
+    total = rows[0]
+    for row in rows[1:]:
+        total = total + row
+    return total
 
 
-def areas(t: Floats, c: Numbers, c0: Numbers, last: NDArray[np.intp], logarithmic: Bools) -> dict[str, Numbers]:
-    """Return areas by walking along the samples: a few numbers a profile, no matter how many samples."""
-    auc = aumc = tail = np.zeros(c.shape[1:], dtype=c.dtype)
-    t_before, c_before = np.zeros(t.shape[1]), c0
-    back = auc
-    for j in range(len(t)):
-        within, after = j <= last, j == last + 1
-        area, moment = _segment(t_before, c_before, t[j], c[j], logarithmic[j])
-        auc, aumc = auc + np.where(within, area, 0.0), aumc + np.where(within, moment, 0.0)
-        seen = t[j] > t_before  # false in padded rows
-        tail = np.where(after & seen, (t[j] - t_before) * (c_before + c[j]) / 2, tail)
-        if j == 0:
-            back = auc
-        t_before, c_before = t[j], c[j]
-    return {"auclast": auc, "aumclast": aumc, "aucall": auc + tail, "auc_back": back}
+@dataclass(frozen=True)
+class Origin:
+    """Where the value at 0 h of each profile comes from: its kind, and the rows of one or two samples, (P,)."""
+
+    kind: NDArray[np.int8]
+    row: NDArray[np.intp]  # the sample copied, or the first of two; the second is the next
+    way: NDArray[np.int8]  # which of `evbiodist.kinetics.rules.C0_WAYS`, for the record
+
+    def reach(self, t: Floats) -> Floats:
+        """Return t1 / (t2 - t1) of the two samples: how far back the line is followed, in its own length."""
+        back = self.kind == BACK
+        t1, t2 = pick(t, self.row), pick(t, np.minimum(self.row + 1, len(t) - 1))
+        return np.where(back, t1, 0.0) / np.where(back, t2 - t1, 1.0)
+
+    def pair(self, c: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the values of the two samples; 1 where there are none."""
+        back = self.kind == BACK
+        a, b = pick(c, self.row), pick(c, np.minimum(self.row + 1, len(c) - 1))
+        return np.where(back, a, 1.0), np.where(back, b, 1.0)
+
+    def value(self, t: Floats, c: Numbers) -> Numbers:
+        """Return the value at 0 h; NaN where no way leads to one."""
+        out = np.where(self.kind == COPY, pick(c, self.row), np.where(self.kind == NO_WAY, np.nan, 0.0))
+        if not (self.kind == BACK).any():
+            return out
+        a, b = self.pair(c)
+        return np.where(self.kind == BACK, a * np.exp(self.reach(t) * np.log(a / b)), out)
 
 
-def _segment(t1: Floats, c1: Numbers, t2: Floats, c2: Numbers, logarithmic: Bools) -> tuple[Numbers, Numbers]:
-    """Area under c and under t c between two samples; c is a line or an exponential."""
-    dt = t2 - t1
-    area, moment = dt * (c1 + c2) / 2, dt * (t1 * c1 + t2 * c2) / 2
-    if not logarithmic.any():
+@dataclass(frozen=True)
+class Pieces:
+    """The curve between neighbouring samples, (T, P); the first piece begins at 0 h."""
+
+    t1: Floats
+    t2: Floats
+    c1: Numbers
+    c2: Numbers
+    logarithmic: Bools
+    counted: Bools  # until the last quantifiable value, and not nothing by rule
+
+    @classmethod
+    def of(cls, t: Floats, c: Numbers, c0: Numbers, logarithmic: Bools, counted: Bools) -> Pieces:
+        """Join samples; where one lies at 0 h the value at 0 h takes its place."""
+        c1 = np.concatenate([c0[None], c[:-1]])
+        if len(t) > 1:
+            c1[1] = np.where(t[0] == 0, c0, c[0])
+        return cls(np.concatenate([np.zeros((1, t.shape[1])), t[:-1]]), t, c1, c, logarithmic, counted)
+
+    def decline(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        """Return a, b, ln(a / b) and b / a of the logarithmic pieces; a stand-in elsewhere."""
+        a, b = np.where(self.logarithmic, self.c1, 2.0), np.where(self.logarithmic, self.c2, 1.0)
+        return a, b, np.log(a / b), b / a
+
+
+def areas(p: Pieces, tail: Bools, at_zero: Bools) -> dict[str, Numbers]:
+    """Return areas to the last value; `tail` is the piece after it, `at_zero` tells of a sample at 0 h."""
+    area, moment = trapezoids(p)
+    inside, within = np.where(p.counted, area, 0.0), np.where(p.counted, moment, 0.0)
+    auc, back = add(inside), inside[0]
+    if len(inside) > 1:
+        back = back + np.where(at_zero, inside[1], 0.0)
+    triangle = np.where(tail, (p.t2 - p.t1) * (p.c1 + p.c2) / 2, 0.0)
+    return {"auclast": auc, "aumclast": add(within), "aucall": auc + add(triangle), "auc_back": back}
+
+
+def trapezoids(p: Pieces) -> tuple[Numbers, Numbers]:
+    """Area under c and under t c of every piece; c is a line or an exponential."""
+    dt = p.t2 - p.t1
+    area, moment = dt * (p.c1 + p.c2) / 2, dt * (p.t1 * p.c1 + p.t2 * p.c2) / 2
+    if not p.logarithmic.any():
         return area, moment
-    a, b = np.where(logarithmic, c1, 1.0), np.where(logarithmic, c2, 1.0)
-    y = np.log(a / b)
-    mean, centre = _log_mean(a, b, y), _moment(a, b, y)
-    return (np.where(logarithmic, dt * mean, area), np.where(logarithmic, t1 * dt * mean + dt * dt * centre, moment))
+    a, _, y, ratio = p.decline()
+    mean, centre = (dt * a * e for e in exponential_moments(y, ratio, 2))
+    return np.where(p.logarithmic, mean, area), np.where(p.logarithmic, p.t1 * mean + dt * centre, moment)
 
 
-_SMALL = 0.1  # below this the closed forms lose digits and ten terms of their series do not
+_SMALL, _TERMS = 0.1, 10  # below this the closed forms lose digits and so many terms of a series do not
 
 
-def _log_mean(a: Numbers, b: Numbers, y: Numbers) -> Numbers:
-    """(a - b) / y with y = ln(a / b): the mean of an exponential between a and b."""
+def exponential_moments(y: Numbers, ratio: Numbers, count: int) -> list[Numbers]:
+    """Return the integrals of u^k exp(-y u) over u from 0 to 1 for k below `count`; ratio is exp(-y)."""
     small = np.abs(y.real) < _SMALL
-    series = b * _series(np.where(small, y, 0.0), lambda k: 1 / math.factorial(k + 1))
-    return np.where(small, series, (a - b) / np.where(small, 1.0, y))
-
-
-def _moment(a: Numbers, b: Numbers, y: Numbers) -> Numbers:
-    """Integral of u a exp(-y u) over u from 0 to 1."""
-    small = np.abs(y.real) < _SMALL
-    series = a * _series(np.where(small, y, 0.0), lambda k: (-1) ** k / (math.factorial(k) * (k + 2)))
-    return np.where(small, series, (a - (1 + y) * b) / np.where(small, 1.0, y * y))
-
-
-def _series(y: Numbers, coefficient: Callable[[int], float]) -> Numbers:
-    out = np.zeros_like(y)
-    for k in reversed(range(11)):
-        out = out * y + coefficient(k)
+    some = small.any()
+    safe = np.where(small, 1.0, y) if some else y
+    out: list[Numbers] = [(1 - ratio) / safe]
+    for k in range(1, count):
+        out.append((k * out[-1] - ratio) / safe)
+    if some:  # the last by its series, those before it from that one
+        near, decline = y[small], ratio[small]
+        e = np.zeros_like(near)
+        for n in reversed(range(_TERMS)):
+            e = e * near + (-1) ** n / (math.factorial(n) * (n + count))
+        for k in reversed(range(count)):
+            out[k][small] = e
+            e = (near * e + decline) / max(k, 1)
     return out
+
+
+def partial_area(p: Pieces, start: float, end: float) -> Numbers:
+    """Return the area between two times up to the last quantifiable value, interpolated by each piece's rule."""
+    u, w, share = clip(p, start, end)
+    inside = p.counted & (share > 0)
+    dt = p.t2 - p.t1
+    middle = (u + w) / 2
+    area = dt * share * (p.c1 * (1 - middle) + p.c2 * middle)
+    if p.logarithmic.any():
+        a, _, y, _ = p.decline()
+        part = share * y
+        mean = exponential_moments(part, np.exp(-part), 1)[0]
+        area = np.where(p.logarithmic, dt * share * a * np.exp(-u * y) * mean, area)
+    return add(np.where(inside, area, 0.0))
+
+
+def clip(p: Pieces, start: float, end: float) -> tuple[Floats, Floats, Floats]:
+    """Return where an interval enters and leaves each piece, as shares of its length, and their difference."""
+    length = np.where(p.t2 > p.t1, p.t2 - p.t1, 1.0)
+    u = np.clip((start - p.t1) / length, 0.0, 1.0)
+    w = np.clip((end - p.t1) / length, 0.0, 1.0)
+    return u, w, np.where(p.t2 > p.t1, w - u, 0.0)
+
+
+def tail_area(clast: Numbers, rate: Numbers, tlast: Floats, start: float, end: float) -> Numbers:
+    """Return the area between two times after the last quantifiable value, along the terminal line's slope."""
+    begin, length = np.maximum(start - tlast, 0.0), after(tlast, start, end)
+    part = rate * length
+    mean = exponential_moments(part, np.exp(-part), 1)[0]
+    return np.where(length > 0, clast * np.exp(-rate * begin) * length * mean, 0.0)
+
+
+def after(tlast: Floats, start: float, end: float) -> Floats:
+    """Return how much of an interval lies after the last quantifiable value, in hours."""
+    return np.maximum(end - np.maximum(start, tlast), 0.0)
 
 
 def line_through(t: Floats, c: Numbers, points: Bools, tlast: Floats) -> dict[str, Numbers]:
     """Return the least-squares line of ln(value) on time through the given points of each profile."""
     n = np.maximum(points.sum(axis=0), 1)
-    rows = range(len(t))
-    x = [np.where(points[j], t[j] - tlast, 0.0) for j in rows]
-    y = [np.log(np.where(points[j], c[j], 1.0)) for j in rows]
-    mx, my = _add(x) / n, _add(y) / n
-    dx = [np.where(points[j], x[j] - mx, 0.0) for j in rows]
-    dy = [np.where(points[j], y[j] - my, 0.0) for j in rows]
-    sxx, sxy = _add([a * a for a in dx]), _add([a * b for a, b in zip(dx, dy, strict=True)])
-    r2 = squared_correlation(sxx, sxy, _add([b * b for b in dy]))
+    dx, mx, sxx = centred(t, points, tlast)
+    y = np.log(np.where(points, c, 1.0))
+    my = add(y) / n
+    dy = np.where(points, y - my, 0.0)
+    sxy = add(dx * dy)
+    r2 = squared_correlation(sxx, sxy, add(dy * dy))
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = np.where(sxx > 0, sxy, np.nan) / sxx
     return {
@@ -116,12 +190,12 @@ def line_through(t: Floats, c: Numbers, points: Bools, tlast: Floats) -> dict[st
     }
 
 
-def _add(rows: Sequence[Numbers]) -> Numbers:
-    """Sum in the order of time, so that padding and the number of profiles change no bit of it."""
-    total = rows[0]
-    for row in rows[1:]:
-        total = total + row
-    return total
+def centred(t: Floats, points: Bools, tlast: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return times of the points about their mean, that mean after the last value, and the sum of squares."""
+    x = np.where(points, t - tlast, 0.0)
+    mx = add(x) / np.maximum(points.sum(axis=0), 1)
+    dx = np.where(points, x - mx, 0.0)
+    return dx, mx, add(dx * dx)
 
 
 def squared_correlation(sxx: Numbers, sxy: Numbers, syy: Numbers) -> Numbers:

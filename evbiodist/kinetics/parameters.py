@@ -39,9 +39,10 @@ class Parameter:
     positive : the interval is made on the logarithmic scale.
     routes : routes it exists for.
     needs_dose : missing unless a dose is given.
-    rests_on : which samples it uses: ``profile``, ``terminal``, ``peak`` or ``last``.
+    rests_on : which samples it uses: ``profile``, ``terminal``, ``peak``, ``trough`` or ``last``.
     no_se : why it never has a standard error; empty when it can have one.
     cdisc_ev, test_ev : code and name for extravascular routes, where CDISC has another one.
+    cdisc_infusion, test_infusion : the same for an intravenous infusion.
     formula : its value from others, or None when it is read off the profile.
 
     Examples
@@ -63,6 +64,8 @@ class Parameter:
     no_se: str = ""
     cdisc_ev: str = ""
     test_ev: str = ""
+    cdisc_infusion: str = ""
+    test_infusion: str = ""
     formula: Formula | None = None
 
     def code(self, route: str) -> tuple[str, str]:
@@ -75,6 +78,8 @@ class Parameter:
         """
         if self.cdisc_ev and route not in IV_ROUTES:
             return self.cdisc_ev, self.test_ev
+        if self.cdisc_infusion and route == "iv_infusion":
+            return self.cdisc_infusion, self.test_infusion
         return self.cdisc, self.test
 
 
@@ -83,12 +88,12 @@ PARAMETERS: dict[str, Parameter] = {}
 
 
 def for_route(route: str) -> tuple[Parameter, ...]:
-    """Return the parameters that exist for a route, in order.
+    """Return the parameters `evbiodist.kinetics.nca.nca` gives for a route, in order.
 
     Examples
     --------
     >>> [p.name for p in for_route("tissue") if p.needs_dose]
-    ['cmax_dose', 'aucinf_dose']
+    ['cmax_dose', 'auclast_dose', 'aucinf_dose', 'aucinf_pred_dose']
     """
     return tuple(p for p in PARAMETERS.values() if route in p.routes)
 
@@ -114,6 +119,17 @@ def _derive(
 
 _read("cmax", "value", "CMAX", "Max Conc", "highest quantifiable value", rests_on="peak")
 _read("tmax", "time", "TMAX", "Time of CMAX", "first time of the highest value", rests_on="peak", no_se=_SAMPLING)
+_read("cmin", "value", "CMIN", "Min Conc", "lowest quantifiable value", rests_on="trough")
+_read("tmin", "time", "TMIN", "Time of CMIN", "first time of the lowest value", rests_on="trough", no_se=_SAMPLING)
+_read(
+    "tlag",
+    "time",
+    "TLAG",
+    "Time Until First Nonzero Conc",
+    "time of the last sample before the first value above zero; 0 when the first sample has one",
+    routes=EXTRAVASCULAR_ROUTES,
+    no_se=_SAMPLING,
+)
 _read("clast", "value", "CLST", "Last Nonzero Conc", "last quantifiable value", rests_on="last")
 _read(
     "tlast",
@@ -129,7 +145,7 @@ _read(
     "value",
     "C0",
     "Initial Conc",
-    "value at time 0, observed or extrapolated back from the first two samples",
+    "value at time 0, observed or by the fallbacks of the rule `c0`",
     routes=("iv_bolus",),
 )
 _read("auclast", "value*time", "AUCLST", "AUC to Last Nonzero Conc", "area from 0 h to the last quantifiable value")
@@ -286,6 +302,15 @@ def _aumc_pct_extrap_pred(v: Values) -> NDArray[Any]:
 
 _read("lambda_z", "1/time", "LAMZ", "Lambda z", "rate constant of the terminal phase", rests_on="terminal")
 _read(
+    "clast_pred",
+    "value",
+    "",
+    "",
+    "value on the terminal line at the time of the last quantifiable value",
+    depends=("lambda_z",),
+    rests_on="terminal",
+)
+_read(
     "lambda_z_n",
     "1",
     "LAMZNPT",
@@ -369,12 +394,14 @@ def _half_life(v: Values) -> NDArray[Any]:
 @_derive(
     "mrt_last",
     "time",
-    "MRTIVLST",
-    "MRT Intravasc to Last Nonzero Conc",
+    "MRTIBLST",
+    "MRT IV Bolus to Last Nonzero Conc",
     "mean residence time to the last quantifiable value (with the input's time after extravascular routes)",
     depends=("aumclast", "auclast"),
     cdisc_ev="MRTEVLST",
     test_ev="MRT Extravasc to Last Nonzero Conc",
+    cdisc_infusion="MRTICLST",
+    test_infusion="MRT IV Cont Inf to Last Nonzero Conc",
 )
 def _mrt_last(v: Values) -> NDArray[Any]:
     return v["aumclast"] / v["auclast"] - v["infusion_h"] / 2
@@ -383,12 +410,14 @@ def _mrt_last(v: Values) -> NDArray[Any]:
 @_derive(
     "mrt_inf",
     "time",
-    "MRTIVIFO",
-    "MRT Intravasc Infinity Obs",
+    "MRTIBIFO",
+    "MRT IV Bolus Infinity Obs",
     "mean residence time (with the input's time after extravascular routes)",
     depends=("aumcinf_obs", "aucinf_obs"),
     cdisc_ev="MRTEVIFO",
     test_ev="MRT Extravasc Infinity Obs",
+    cdisc_infusion="MRTICIFO",
+    test_infusion="MRT IV Cont Inf Infinity Obs",
 )
 def _mrt_inf(v: Values) -> NDArray[Any]:
     return v["aumcinf_obs"] / v["aucinf_obs"] - v["infusion_h"] / 2
@@ -397,12 +426,14 @@ def _mrt_inf(v: Values) -> NDArray[Any]:
 @_derive(
     "mrt_inf_pred",
     "time",
-    "MRTIVIFP",
-    "MRT Intravasc Infinity Pred",
+    "MRTIBIFP",
+    "MRT IV Bolus Infinity Pred",
     "mean residence time from the last value on the terminal line",
     depends=("aumcinf_pred", "aucinf_pred"),
     cdisc_ev="MRTEVIFP",
     test_ev="MRT Extravasc Infinity Pred",
+    cdisc_infusion="MRTICIFP",
+    test_infusion="MRT IV Cont Inf Infinity Pred",
 )
 def _mrt_inf_pred(v: Values) -> NDArray[Any]:
     return v["aumcinf_pred"] / v["aucinf_pred"] - v["infusion_h"] / 2
@@ -433,6 +464,30 @@ def _cl(v: Values) -> NDArray[Any]:
 
 
 @_derive(
+    "cl_pred",
+    "dose/value/time",
+    "CLP",
+    "Total CL Pred",
+    "clearance: dose / aucinf_pred",
+    depends=("aucinf_pred",),
+    needs_dose=True,
+    routes=IV_ROUTES,
+)
+@_derive(
+    "cl_f_pred",
+    "dose/value/time",
+    "CLFP",
+    "Total CL Pred by F",
+    "clearance over the unknown fraction that arrives: dose / aucinf_pred",
+    depends=("aucinf_pred",),
+    needs_dose=True,
+    routes=EXTRAVASCULAR_ROUTES,
+)
+def _cl_pred(v: Values) -> NDArray[Any]:
+    return v["dose"] / v["aucinf_pred"]
+
+
+@_derive(
     "vz",
     "dose/value",
     "VZO",
@@ -457,6 +512,30 @@ def _vz(v: Values) -> NDArray[Any]:
 
 
 @_derive(
+    "vz_pred",
+    "dose/value",
+    "VZP",
+    "Vz Pred",
+    "volume of distribution of the terminal phase: cl_pred / lambda_z",
+    depends=("cl_pred", "lambda_z"),
+    needs_dose=True,
+    routes=IV_ROUTES,
+)
+@_derive(
+    "vz_f_pred",
+    "dose/value",
+    "VZFP",
+    "Vz Pred by F",
+    "vz_pred over the unknown fraction that arrives",
+    depends=("cl_f_pred", "lambda_z"),
+    needs_dose=True,
+    routes=EXTRAVASCULAR_ROUTES,
+)
+def _vz_pred(v: Values) -> NDArray[Any]:
+    return v["dose"] / v["aucinf_pred"] / v["lambda_z"]
+
+
+@_derive(
     "vss",
     "dose/value",
     "VSSO",
@@ -468,6 +547,20 @@ def _vz(v: Values) -> NDArray[Any]:
 )
 def _vss(v: Values) -> NDArray[Any]:
     return v["cl"] * v["mrt_inf"]
+
+
+@_derive(
+    "vss_pred",
+    "dose/value",
+    "VSSP",
+    "Vol Dist Steady State Pred",
+    "volume of distribution at steady state: cl_pred x mrt_inf_pred",
+    depends=("cl_pred", "mrt_inf_pred"),
+    needs_dose=True,
+    routes=IV_ROUTES,
+)
+def _vss_pred(v: Values) -> NDArray[Any]:
+    return v["cl_pred"] * v["mrt_inf_pred"]
 
 
 # per dose
@@ -488,6 +581,19 @@ def _cmax_dose(v: Values) -> NDArray[Any]:
 
 
 @_derive(
+    "auclast_dose",
+    "value*time/dose",
+    "AUCLSTD",
+    "AUC to Last Nonzero Conc Norm by Dose",
+    "auclast / dose",
+    depends=("auclast",),
+    needs_dose=True,
+)
+def _auclast_dose(v: Values) -> NDArray[Any]:
+    return v["auclast"] / v["dose"]
+
+
+@_derive(
     "aucinf_dose",
     "value*time/dose",
     "AUCIFOD",
@@ -498,3 +604,279 @@ def _cmax_dose(v: Values) -> NDArray[Any]:
 )
 def _aucinf_dose(v: Values) -> NDArray[Any]:
     return v["aucinf_obs"] / v["dose"]
+
+
+@_derive(
+    "aucinf_pred_dose",
+    "value*time/dose",
+    "AUCIFPD",
+    "AUC Infinity Pred Norm by Dose",
+    "aucinf_pred / dose",
+    depends=("aucinf_pred",),
+    needs_dose=True,
+)
+def _aucinf_pred_dose(v: Values) -> NDArray[Any]:
+    return v["aucinf_pred"] / v["dose"]
+
+
+# partial areas: made for the intervals the user asks for
+
+
+def partial_area(start: float, end: float) -> Parameter:
+    """Return the record of the area between two times.
+
+    Examples
+    --------
+    >>> partial_area(0, 0.5).name, partial_area(4, 24).cdisc
+    ('auc_0_0.5h', 'AUCINT')
+    """
+    name = f"auc_{start:.12g}_{end:.12g}h"
+    what = f"area from {start:.12g} to {end:.12g} h; after the last quantifiable value along lambda_z"
+    return Parameter(name, "value*time", "AUCINT", "AUC from T1 to T2", what, depends=("auclast",))
+
+
+# more than one dose, excretion, tissue: not made by `nca` (so no routes here) but by `dosing_intervals`, `excretion`,
+# `tissue` and `dosimetry`; codes from the CDISC codelist C85839 as published on 2026-07-11, empty where it has none
+
+
+def _beyond(name: str, dimension: str, cdisc: str, test: str, description: str, **more: Any) -> None:
+    """Register a parameter of another module than `nca`."""
+    PARAMETERS[name] = Parameter(name, dimension, cdisc, test, description, routes=(), **more)
+
+
+_SHAPE = ("cmax", "cmin")
+_beyond(
+    "tau", "time", "TAU", "Dosing Interval", "from one dose to the next", no_se="it is set, so it has no standard error"
+)
+_beyond("cpredose", "value", "", "", "value just before the dose", rests_on="last")
+_beyond("ctrough", "value", "CTROUGH", "Conc Trough", "value at the end of the dosing interval", rests_on="last")
+_beyond("carryover_pct", "1", "", "", "percent of cmax that was there before the dose", depends=("cpredose", "cmax"))
+_beyond("auc_tau", "value*time", "AUCTAU", "AUC Over Dosing Interval", "area from the dose to the next")
+_beyond("aumc_tau", "value*time*time", "", "", "area under time times value, from the dose to the next")
+_beyond(
+    "auc_tau_pct_extrap",
+    "1",
+    "",
+    "",
+    "percent of auc_tau after the last sample of the dosing interval",
+    depends=("auc_tau",),
+)
+_beyond("cavg", "value", "CAVG", "Average Concentration", "auc_tau / tau", depends=("auc_tau",))
+_beyond(
+    "fluctuation_pct",
+    "1",
+    "FLUCP",
+    "Fluctuation%",
+    "peak-trough fluctuation: percent of cavg between cmax and cmin",
+    depends=(*_SHAPE, "cavg"),
+)
+_beyond("swing", "1", "SWING", "Swing", "(cmax - cmin) / cmin", depends=_SHAPE)
+_beyond("peak_trough_ratio", "1", "PTROUGHR", "Peak Trough Ratio", "cmax / ctrough", depends=("cmax", "ctrough"))
+_beyond(
+    "cl_ss",
+    "dose/value/time",
+    "CLTAU",
+    "Total CL for Dose Int",
+    "clearance at steady state: dose / auc_tau",
+    depends=("auc_tau",),
+    needs_dose=True,
+)
+_beyond(
+    "cl_f_ss",
+    "dose/value/time",
+    "CLFTAU",
+    "Total CL by F for Dose Int",
+    "clearance at steady state over the unknown fraction that arrives",
+    depends=("auc_tau",),
+    needs_dose=True,
+)
+_beyond(
+    "vz_ss",
+    "dose/value",
+    "VZTAU",
+    "Vz for Dose Int",
+    "volume of the terminal phase at steady state: cl_ss / lambda_z",
+    depends=("cl_ss", "lambda_z"),
+    needs_dose=True,
+)
+_beyond(
+    "vz_f_ss",
+    "dose/value",
+    "VZFTAU",
+    "Vz for Dose Int by F",
+    "vz_ss over the unknown fraction that arrives",
+    depends=("cl_f_ss", "lambda_z"),
+    needs_dose=True,
+)
+_beyond(
+    "mrt_ss",
+    "time",
+    "",
+    "",
+    "mean residence time at steady state: (aumc_tau + tau x area after the interval) / auc_tau, less half the infusion",
+    depends=("auc_tau", "lambda_z"),
+)
+_beyond(
+    "vss_ss",
+    "dose/value",
+    "",
+    "",
+    "volume at steady state: cl_ss x mrt_ss",
+    depends=("cl_ss", "mrt_ss"),
+    needs_dose=True,
+)
+_beyond(
+    "accumulation_auc",
+    "1",
+    "ARAUC",
+    "Accumulation Ratio AUCTAU",
+    "auc_tau over that of the first dose",
+    depends=("auc_tau",),
+)
+_beyond(
+    "accumulation_cmax", "1", "ARCMAX", "Accumulation Ratio Cmax", "cmax over that of the first dose", depends=("cmax",)
+)
+_beyond(
+    "accumulation_trough",
+    "1",
+    "ARCTROUG",
+    "Accumulation Ratio Ctrough",
+    "ctrough over that of the first dose",
+    depends=("ctrough",),
+)
+_beyond(
+    "accumulation_predicted",
+    "1",
+    "AILAMZ",
+    "Accumulation Index using Lambda z",
+    "1 / (1 - exp(-lambda_z tau)), what one exponential would accumulate to",
+    depends=("lambda_z",),
+)
+_beyond(
+    "time_to_steady_state",
+    "time",
+    "",
+    "",
+    "from the first dose to the first trough of the level stretch",
+    no_se=_SAMPLING,
+)
+
+_beyond("amount_excreted", "amount", "RCAMINT", "Amt Rec from T1 to T2", "sum of the amounts of all collections")
+_beyond(
+    "pct_excreted",
+    "1",
+    "RCPCINT",
+    "Pct Rec from T1 to T2",
+    "percent of the dose excreted by the end of the last collection",
+    depends=("amount_excreted",),
+    needs_dose=True,
+)
+_beyond("volume_excreted", "volume", "VOLPK", "Sum of Urine Vol", "sum of the volumes of all collections")
+_beyond("collected_amount", "amount", "", "", "amount in one collection", rests_on="peak")
+_beyond(
+    "excretion_rate",
+    "amount/time",
+    "ERINT",
+    "Excret Rate from T1 to T2",
+    "amount in one collection over its duration",
+    depends=("collected_amount",),
+    rests_on="peak",
+)
+_beyond("cumulative_amount", "amount", "", "", "amount excreted by the end of one collection")
+_beyond(
+    "cumulative_pct",
+    "1",
+    "",
+    "",
+    "percent of the dose excreted by the end of one collection",
+    depends=("cumulative_amount",),
+    needs_dose=True,
+)
+_beyond(
+    "excretion_rate_max", "amount/time", "ERMAX", "Max Excretion Rate", "highest amount / duration", rests_on="peak"
+)
+_beyond(
+    "excretion_rate_tmax",
+    "time",
+    "ERTMAX",
+    "Midpoint of Interval of Maximum ER",
+    "midpoint of the collection of the highest rate",
+    rests_on="peak",
+    no_se=_SAMPLING,
+)
+_beyond("lambda_rate", "1/time", "", "", "slope of ln(rate) on the collections' midpoints", rests_on="terminal")
+_beyond("half_life_rate", "time", "", "", "half-life from the rate plot", depends=("lambda_rate",), rests_on="terminal")
+_beyond(
+    "amount_inf",
+    "amount",
+    "",
+    "",
+    "amount excreted for ever, its tail from the rate plot",
+    depends=("amount_excreted", "lambda_rate"),
+)
+_beyond(
+    "pct_excreted_inf",
+    "1",
+    "",
+    "",
+    "percent of the dose excreted for ever",
+    depends=("amount_inf",),
+    needs_dose=True,
+)
+_beyond("amount_pct_extrap", "1", "", "", "percent of amount_inf after the last collection", depends=("amount_inf",))
+_beyond(
+    "lambda_are",
+    "1/time",
+    "",
+    "",
+    "slope of ln(amount remaining to be excreted) on time (sigma-minus plot)",
+    rests_on="terminal",
+)
+_beyond(
+    "half_life_are", "time", "", "", "half-life from the sigma-minus plot", depends=("lambda_are",), rests_on="terminal"
+)
+_beyond(
+    "renal_clearance",
+    "amount/value/time",
+    "RENALCL",
+    "Renal CL",
+    "amount excreted / area in plasma over the same time",
+    depends=("amount_excreted",),
+)
+
+_beyond("tissue_blood_ratio", "1", "", "", "value in tissue over value in blood at one time", rests_on="last")
+_beyond("kp_last", "1", "", "", "tissue_blood_ratio at the last time both are quantifiable", rests_on="last")
+_beyond(
+    "uptake_clearance", "amount/value/time", "", "", "amount in the organ / area in blood until then", rests_on="last"
+)
+_beyond("peak_pct_id", "pct_id", "", "", "highest percent of the injected dose in the organ", rests_on="peak")
+_beyond("last_pct_id", "pct_id", "", "", "last quantifiable percent of the injected dose in the organ", rests_on="last")
+_beyond("tia_last", "time", "", "", "time-integrated activity to the last sample, per injected activity")
+_beyond(
+    "tia_effective",
+    "time",
+    "",
+    "",
+    "time-integrated activity, its tail at the effective lambda_z",
+    depends=("tia_last", "lambda_z"),
+)
+_beyond(
+    "tia_physical", "time", "", "", "time-integrated activity, its tail by physical decay only", depends=("tia_last",)
+)
+_beyond(
+    "tia",
+    "time",
+    "",
+    "",
+    "time-integrated activity (residence time), its tail the slower of the two",
+    depends=("tia_physical",),
+)
+for _kind in ("effective", "physical"):
+    _beyond(
+        f"tia_pct_extrap_{_kind}",
+        "1",
+        "",
+        "",
+        f"percent of tia_{_kind} after the last sample",
+        depends=(f"tia_{_kind}",),
+    )

@@ -1,6 +1,6 @@
-"""Profiles as the analysis needs them: settings and samples are checked here, once, and trusted afterwards.
+"""Profiles as the analysis needs them: samples are checked here, once, and trusted afterwards.
 
-Every refusal of `nca` is in this file, and so is the rule for values below the limit of quantification.
+Every refusal of samples is in this file, and so is what becomes of values below the limit of quantification.
 """
 
 from __future__ import annotations
@@ -13,84 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evbiodist.kinetics.parameters import ROUTES
-from evbiodist.study.problems import nearest
+from evbiodist.kinetics.mean_curve import settle_majority
+from evbiodist.kinetics.rules import MIN_POINTS, Settings
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-METHODS = ("linear", "lin-up-log-down", "log")
-#: What becomes of values below the limit of quantification, by position.
-BLQ_RULES: dict[str, dict[str, str]] = {
-    "drop": {"before_first": "drop", "between": "drop", "after_last": "drop"},
-    "zero": {"before_first": "zero", "between": "zero", "after_last": "zero"},
-    "lloq/2": {"before_first": "lloq/2", "between": "lloq/2", "after_last": "lloq/2"},
-    "pknca": {"before_first": "zero", "between": "drop", "after_last": "zero"},
-}
-
-MIN_POINTS = 3  # of a terminal line
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked for, checked; `infusion_h` is 0 for routes without one, NaN where it is unknown."""
-
-    method: str
-    blq: dict[str, str]
-    route: str
-    unit: str
-    dose_unit: str
-    last_points: int | None
-    infusion_h: float
-    max_extrap_pct: float
-    min_adj_r2: float
-    level: float
-
-    @classmethod
-    def of(
-        cls,
-        method: str,
-        blq: str | Mapping[str, str],
-        route: str,
-        unit: str,
-        dose_unit: str,
-        points: int | Bools | None,
-        infusion_h: float | None,
-        max_extrap_pct: float,
-        min_adj_r2: float,
-        level: float,
-    ) -> Settings:
-        """Check the arguments of `nca` that are no arrays."""
-        _one_of("method", method, METHODS)
-        _one_of("route", route, ROUTES)
-        if not 0 < level < 1:
-            raise ValueError(f"level has {level}, expected a number between 0 and 1; write 0.95 for 95 %")
-        if infusion_h is not None and not (route == "iv_infusion" and infusion_h > 0):
-            raise ValueError(
-                f"infusion_h has {infusion_h} with route '{route}', expected hours above 0 with route "
-                "'iv_infusion'; leave it out for other routes"
-            )
-        last = int(points) if isinstance(points, int | np.integer) else None
-        if last is not None and last < MIN_POINTS:
-            raise ValueError(f"lambda_z_points has {last}, expected at least {MIN_POINTS}; two points fit any line")
-        duration = 0.0 if route != "iv_infusion" else math.nan if infusion_h is None else float(infusion_h)
-        return cls(method, _blq_rules(blq), route, unit, dose_unit, last, duration, max_extrap_pct, min_adj_r2, level)
-
-
-def _blq_rules(blq: str | Mapping[str, str]) -> dict[str, str]:
-    if isinstance(blq, str):
-        _one_of("blq", blq, BLQ_RULES)
-        return BLQ_RULES[blq]
-    rules = {**BLQ_RULES["drop"], **blq}
-    for place, rule in rules.items():
-        _one_of("blq", place, BLQ_RULES["drop"])
-        _one_of(f"blq[{place}]", rule, ("drop", "zero", "lloq/2"))
-    return rules
-
-
-def _one_of(field: str, found: str, known: Sequence[str] | Mapping[str, Any]) -> None:
-    if found not in known:
-        raise ValueError(f"{field} has '{found}', expected one of {', '.join(known)}; {nearest(found, known)}")
 
 
 def row_of(field: str, array: ArrayLike, size: int, kind: type = float) -> NDArray[Any]:
@@ -116,6 +43,28 @@ def mask_of(points: Sequence[int], size: int) -> Bools:
     return mask
 
 
+def excluded(field: str, points: Mapping[tuple[int, int], str] | None, shape: tuple[int, ...]) -> Bools | None:
+    """Return the samples that were left out with a reason, as a (P, T) mask.
+
+    Raises
+    ------
+    ValueError : a position that does not exist, or one without a reason.
+    """
+    if not points:
+        return None
+    mask = np.zeros(shape, dtype=np.bool_)
+    for (profile, at), reason in points.items():
+        if not (0 <= profile < shape[0] and 0 <= at < shape[1]):
+            raise ValueError(
+                f"{field} names position {at} of profile {profile}, expected one of 0 to {shape[1] - 1} of "
+                f"0 to {shape[0] - 1}; count from 0"
+            )
+        if not str(reason).strip():
+            raise ValueError(f"{field} gives no reason for position {at}, expected a few words; say why it is left out")
+        mask[profile, at] = True
+    return mask
+
+
 @dataclass(frozen=True)
 class Profiles:
     """Samples after the BLQ rule, time first so that a time step is one contiguous row: all (T, P)."""
@@ -128,51 +77,97 @@ class Profiles:
     se: Floats | None
     n: Floats | None
     dose: Floats  # (P,)
+    tlag: Floats  # (P,) time of the last sample before the first value above zero
+    blank: Bools  # (P,) there were samples, and all were zero or below the limit
     position: NDArray[np.intp]  # column of the input
     chosen: Bools | None  # the user's terminal points
+    off_line: Bools | None  # not to be on the terminal line
 
     @classmethod
     def of(
         cls,
         time_h: ArrayLike,
         value: ArrayLike,
+        *,
         se: ArrayLike | None,
         n: ArrayLike | None,
         dose: ArrayLike | None,
         lloq: ArrayLike | None,
         below_lloq: ArrayLike | None,
+        below_share: ArrayLike | None,
         points: int | Bools | None,
+        exclude: Mapping[tuple[int, int], str] | None,
+        lambda_z_exclude: Mapping[tuple[int, int], str] | None,
         settings: Settings,
     ) -> Profiles:
         """Check arrays of shape (P, T), apply the BLQ rule and pack what is left."""
         t = np.atleast_2d(np.asarray(time_h, dtype=np.float64))
+        if t.ndim > 2 or not t.shape[1]:
+            raise ValueError(f"time_h has shape {t.shape}, expected profiles x times with at least one time")
         c = _like("value", value, t.shape)
+        left_out = excluded("exclude", exclude, t.shape)
+        if left_out is not None:
+            t = np.where(left_out, np.nan, t)
+        t, c, settled = _majority(t, c, below_share, settings.rules.majority_blq)
         present = ~np.isnan(t)
-        blq = _below(c, lloq, below_lloq) & present
+        blq = _below(c, lloq, below_lloq, settings.rules.zeros) & present
+        if settings.rules.zeros == "measured":
+            blq &= ~settled  # the rule that made it zero has the last word
         _check_samples(t, c, present & ~blq)
         _check_errors(t.shape, present & ~blq, se, n)
-        c, kept = _apply_blq(c, present, blq, settings.blq, lloq)
-        order = np.argsort(~kept, axis=1, kind="stable")
-        t, c = np.where(kept, t, 0.0), np.where(kept, c, 0.0)
+        positive = present & ~blq & (c > 0)
+        blank = present.any(axis=1) & ~(present & ~blq & (c != 0)).any(axis=1)
+        tlag = _time_before(t, present, positive)
+        c, kept = _apply_blq(c, present, blq, positive, settings.rules.places(), lloq)
+        blq = blq | settled
+        whole = bool(kept.all())
+        order = np.broadcast_to(np.arange(t.shape[1]), t.shape)
+        if not whole:
+            order = np.argsort(~kept, axis=1, kind="stable")
+            t, c = np.where(kept, t, 0.0), np.where(kept, c, 0.0)
 
         def pack(a: NDArray[Any]) -> NDArray[Any]:
-            return np.ascontiguousarray(np.take_along_axis(a, order, axis=1).T)
+            return np.ascontiguousarray((a if whole else np.take_along_axis(a, order, axis=1)).T)
 
-        spread = None if se is None else pack(np.where(blq | ~kept, 0.0, _like("se", se, t.shape)))
-        count = None if n is None else pack(np.where(kept, _like("n", n, t.shape), np.nan))
-        chosen = None if not isinstance(points, np.ndarray) else pack(_like("lambda_z_points", points, t.shape) > 0)
+        def mask(field: str, a: object) -> Bools | None:
+            return pack(_like(field, a, t.shape) > 0) if isinstance(a, np.ndarray) else None
+
         return cls(
-            pack(t),
-            pack(c),
-            pack(kept),
-            pack(kept & ~blq),
-            pack(blq & kept),
-            spread,
-            count,
-            _dose(dose, t.shape[0]),
-            np.ascontiguousarray(order.T),
-            chosen,
+            t=pack(t),
+            c=pack(c),
+            present=pack(kept),
+            measured=pack(kept & ~blq),
+            blq=pack(blq & kept),
+            se=None if se is None else pack(np.where(blq | ~kept, 0.0, _like("se", se, t.shape))),
+            n=None if n is None else pack(np.where(kept, _like("n", n, t.shape), np.nan)),
+            dose=_dose(dose, t.shape[0]),
+            tlag=tlag,
+            blank=blank,
+            position=np.ascontiguousarray(order.T),
+            chosen=mask("lambda_z_points", points),
+            off_line=mask("lambda_z_exclude", excluded("lambda_z_exclude", lambda_z_exclude, t.shape)),
         )
+
+
+def _time_before(t: Floats, present: Bools, positive: Bools) -> Floats:
+    """Return the time of the last sample before the first value above zero; 0 where there is none."""
+    if positive[:, :1].all():
+        return np.zeros(len(t))
+    earlier = present & ~np.logical_or.accumulate(positive, axis=1)
+    latest = np.max(np.where(earlier, t, 0.0), axis=1, initial=0.0)
+    return np.where(positive.any(axis=1), latest, np.nan)
+
+
+def _majority(t: Floats, c: Floats, share: ArrayLike | None, rule: str) -> tuple[Floats, Floats, Bools]:
+    """Treat means of which more than half the values are below the limit; the third value marks those replaced."""
+    if share is None:
+        return t, c, np.zeros(c.shape, dtype=np.bool_)
+    part = _like("below_share", share, c.shape)
+    present = ~np.isnan(t)
+    refuse("below_share", part, present & ~((part >= 0) & (part <= 1)), "a share from 0 to 1", "divide counts by n")
+    settled, kept = settle_majority(np.where(present, c, np.nan), part, rule)
+    replaced = present & kept & (settled != c)
+    return np.where(kept | ~present | np.isnan(c), t, np.nan), np.where(replaced, settled, c), replaced
 
 
 def _like(field: str, array: ArrayLike, shape: tuple[int, ...]) -> Floats:
@@ -193,8 +188,8 @@ def _dose(dose: ArrayLike | None, profiles: int) -> Floats:
     return doses
 
 
-def _below(c: Floats, lloq: ArrayLike | None, below_lloq: ArrayLike | None) -> Bools:
-    mask = np.zeros(c.shape, dtype=np.bool_)
+def _below(c: Floats, lloq: ArrayLike | None, below_lloq: ArrayLike | None, zeros: str) -> Bools:
+    mask = c == 0 if zeros == "below_lloq" else np.zeros(c.shape, dtype=np.bool_)
     if below_lloq is not None:
         mask = mask | (_like("below_lloq", below_lloq, c.shape) > 0)
     if lloq is not None:
@@ -212,8 +207,12 @@ def _check_samples(t: Floats, c: Floats, measured: Bools) -> None:
     refuse("time_h", t, present & ~np.isfinite(t), "hours after dosing", "correct or drop the row")
     refuse("time_h", t, present & (t < 0), "0 h or later", "give a pre-dose sample the time 0, or drop it")
     refuse("value", c, measured & ~np.isfinite(c), "a finite number", "drop the row or mark it below_lloq")
-    latest = np.maximum.accumulate(np.where(present, t, -np.inf), axis=1)[:, :-1]
-    late = present & np.pad(t[:, 1:] <= latest, ((0, 0), (1, 0)))
+    late = np.zeros(t.shape, dtype=np.bool_)
+    if present.all():
+        late[:, 1:] = t[:, 1:] <= t[:, :-1]
+    else:
+        latest = np.maximum.accumulate(np.where(present, t, -np.inf), axis=1)[:, :-1]
+        late[:, 1:] = present[:, 1:] & (t[:, 1:] <= latest)
     refuse(
         "time_h",
         t,
@@ -247,10 +246,11 @@ def refuse(field: str, a: Floats, bad: Bools, expected: str, remedy: str) -> Non
 
 
 def _apply_blq(
-    c: Floats, present: Bools, blq: Bools, rules: Mapping[str, str], lloq: ArrayLike | None
+    c: Floats, present: Bools, blq: Bools, positive: Bools, rules: Mapping[str, str], lloq: ArrayLike | None
 ) -> tuple[Floats, Bools]:
     """Drop or replace values below the limit; return the values and which samples are left."""
-    positive = present & ~blq & (c > 0)
+    if not blq.any():
+        return c, present
     started = np.logical_or.accumulate(positive, axis=1)
     ended = ~np.logical_or.accumulate(positive[:, ::-1], axis=1)[:, ::-1]
     places = {"before_first": ~started, "between": started & ~ended, "after_last": started & ended}

@@ -149,10 +149,30 @@ FLAGS: dict[str, Flag] = {
         # parameters
         Flag(
             "extrapolated",
-            "more than the allowed share of the area lies beyond the last sample",
+            "it rests on what was not measured: time beyond the last sample, or another species (the reason says which)",
             "sample longer; quote the area to the last sample",
         ),
+        Flag(
+            "carry_over",
+            "more than 5 % of this interval's highest value was there before the dose, from earlier doses",
+            "none at steady state; else let more time pass between the doses",
+        ),
+        Flag(
+            "tail_unsure",
+            "the measured tail falls slower than physical decay, so the organ may still be filling",
+            "sample longer",
+        ),
         Flag("short_span", "the terminal slope rests on less than two half-lives", "sample longer"),
+        Flag(
+            "zero_inside",
+            "a value of zero lies between positive ones, and the area follows straight lines to it and away",
+            "if zero means not detected, give the limit (lloq) or rules with zeros = 'below_lloq'",
+        ),
+        Flag(
+            "points_excluded",
+            "samples were left out by the user, with the reasons that stand with the result",
+            "none needed; quote the reasons",
+        ),
         Flag("poor_lambda_z", "the terminal slope's adjusted r2 is below the limit", "look at the chosen points"),
         Flag("imprecise", "the relative standard error is 50 % or more", "more animals or times"),
         Flag(
@@ -165,7 +185,63 @@ FLAGS: dict[str, Flag] = {
             "the estimate lies at a bound, so its interval is not to be trusted",
             "the data do not carry this parameter",
         ),
+        Flag(
+            "open_interval",
+            "the data set no limit on one side of the interval: any more extreme value fits about as well",
+            "quote the closed end as a limit; sample where the parameter shows, as next_times says",
+        ),
+        Flag(
+            "residual_pattern",
+            "residuals run or drift, so the curve misses a feature of the data",
+            "fit a model with one compartment more, and compare",
+        ),
+        Flag(
+            "weights_doubtful",
+            "residuals are larger or smaller than the weights say, over the curve or in all",
+            "choose other weights (proportional, combined), and look at outliers",
+        ),
+        Flag(
+            "not_normal",
+            "residuals are not normal, so intervals from squares are doubtful",
+            "look for outliers; fit on the logarithm or with a robust loss",
+        ),
+        Flag(
+            "not_identifiable",
+            "the data cannot tell this number from another one, so it is missing",
+            "measure what tells them apart (the reason says what), or leave one of them out",
+        ),
+        Flag(
+            "shrunk",
+            "the animals' own values of this parameter are pulled to the mean by more than 30 %",
+            "do not plot or compare the animals' own values; more samples of each animal",
+        ),
         Flag("few", "based on fewer than three values", "more animals or times"),
+        Flag(
+            "faster_than_flow",
+            "blood is cleared faster than it flows through the liver, so the liver alone cannot have done it",
+            "look for binding, trapping in the lung, or a mixing error",
+        ),
+        # straight lines
+        Flag(
+            "off_line",
+            "a point of the plot lies further from the line than the limit, so the plot is not straight there",
+            "choose a later t_star, or a model that fits",
+        ),
+        Flag(
+            "noise_bias",
+            "Logan's and MA1's values on the same points differ by more than 5 %: noise pulls Logan's down",
+            "quote MA1, or average the curve over a larger region",
+        ),
+        Flag(
+            "bent_tail",
+            "late points that bend away from the line were left out of it",
+            "look at the plot; the vesicle or its label leaves the tissue again",
+        ),
+        Flag(
+            "overdispersed",
+            "the points scatter about the line more than their errors say; the interval was widened to it",
+            "look for a source of error that the standard errors leave out",
+        ),
         Flag(
             "heterogeneous",
             "the labels disagree by more than their own errors",

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from winnonlin_numbers import (
+    INDOMETH,
+    INDOMETH_EXTRAVASCULAR,
+    INDOMETH_INFUSION_LOG,
+    INDOMETH_LINEAR,
+    INDOMETH_LOG,
+    INDOMETH_TIMES,
+    THEOPH,
+    THEOPH_LINEAR,
+    THEOPH_LOG,
+)
 
 from evbiodist.kinetics.nca import nca
 
 ORACLES = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "oracles"
 
-# WinNonlin's names (as in "Final Parameters") -> ours. Not ours: Corr_XY, Tlag and the *_pred forms of clearance,
-# volumes and AUC per dose.
+# WinNonlin's names (as in "Final Parameters") -> ours. Not ours: Corr_XY, the root of r2.
 WINNONLIN = {
     "Rsq": "r2",
     "Rsq_adjusted": "adj_r2",
@@ -50,57 +61,15 @@ WINNONLIN = {
     "Vss_obs": "vss",
     "Vz_F_obs": "vz_f",
     "Cl_F_obs": "cl_f",
+    "Tlag": "tlag",
+    "AUCINF_D_pred": "aucinf_pred_dose",
+    "Vz_pred": "vz_pred",
+    "Cl_pred": "cl_pred",
+    "Vss_pred": "vss_pred",
+    "Vz_F_pred": "vz_f_pred",
+    "Cl_F_pred": "cl_f_pred",
 }
-NOT_OURS = {"Corr_XY", "Tlag", "AUCINF_D_pred", "Vz_pred", "Cl_pred", "Vss_pred", "Vz_F_pred", "Cl_F_pred"}
-
-# Subject 1 of R's Indometh (Kwan et al. 1976, J Pharmacokinet Biopharm 4:255) and Theoph (Boeckmann, Sheiner, Beal
-# 1994, NONMEM Users Guide V) with WinNonlin's Final Parameters, linear rule, as published with the validation of
-# the R package NonCompart (Kim H, Han S, Cho YS, Yoon SK, Bae KS (2018) Transl Clin Pharmacol 26:10-15).
-INDOMETH_1 = (
-    [0.25, 0.5, 0.75, 1, 1.25, 2, 3, 4, 5, 6, 8],
-    [1.5, 0.94, 0.78, 0.48, 0.37, 0.19, 0.12, 0.11, 0.08, 0.07, 0.05],
-    {
-        "r2": 0.997066727426208,
-        "adj_r2": 0.994133454852416,
-        "lambda_z_n": 3,
-        "lambda_z": 0.158320482400297,
-        "half_life": 4.37812701206527,
-        "c0": 2.3936170212766,
-        "auclast": 2.04045212765957,
-        "aucinf_obs": 2.356267234094,
-        "aucinf_pred": 2.35783687568268,
-        "auc_pct_extrap_obs": 13.4031956080678,
-        "auc_pct_back_extrap_obs": 20.6556421367339,
-        "aumclast": 3.27125,
-        "aumcinf_obs": 7.79255448051922,
-        "mrt_last": 1.60319860272937,
-        "mrt_inf": 3.30716073616985,
-        "cl": 10.6100019718742,
-        "vz": 67.0159780403391,
-        "vss": 35.0889819320671,
-    },
-)
-THEOPH_1 = (
-    [0, 0.25, 0.57, 1.12, 2.02, 3.82, 5.1, 7.03, 9.05, 12.12, 24.37],
-    [0.74, 2.84, 6.57, 10.5, 9.66, 8.58, 8.36, 7.47, 6.89, 5.94, 3.28],
-    {
-        "r2": 0.99999973,
-        "lambda_z_n": 3,
-        "lambda_z": 0.048456997,
-        "half_life": 14.30437757,
-        "tmax": 1.12,
-        "auclast": 148.92305,
-        "aucinf_obs": 216.611933,
-        "aucinf_pred": 216.6149558,
-        "auc_pct_extrap_obs": 31.24891694,
-        "aumclast": 1459.071104,
-        "aumcinf_obs": 4505.534819,
-        "mrt_last": 9.797483355,
-        "mrt_inf": 20.80003053,
-        "cl_f": 1.477296267,
-        "vz_f": 30.48674823,
-    },
-)
+NOT_OURS = {"Corr_XY"}
 
 
 def test_textbook_profile() -> None:
@@ -116,19 +85,80 @@ def test_textbook_profile() -> None:
     assert result["cl"].value == pytest.approx(20410.9997, rel=1e-8)
 
 
+_INDOMETH = [(INDOMETH_TIMES, value) for value in INDOMETH]
+
+
+@pytest.mark.parametrize("rules", ["evbiodist", "winnonlin"])
 @pytest.mark.parametrize(
-    ("profile", "dose", "route"), [(INDOMETH_1, 25, "iv_bolus"), (THEOPH_1, 320, "oral")], ids=["indometh", "theoph"]
+    ("profiles", "expected", "digits", "settings"),
+    [
+        (_INDOMETH, INDOMETH_LINEAR, 1e-8, {"dose": 25, "route": "iv_bolus", "method": "linear"}),
+        (_INDOMETH, INDOMETH_LOG, 6e-8, {"dose": 25, "route": "iv_bolus", "method": "lin-up-log-down"}),
+        (
+            _INDOMETH,
+            INDOMETH_INFUSION_LOG,
+            6e-8,
+            {"dose": 25, "route": "iv_infusion", "infusion_h": 0.25, "method": "lin-up-log-down"},
+        ),
+        (_INDOMETH, INDOMETH_EXTRAVASCULAR, 6e-8, {"dose": 25, "route": "oral", "method": "linear"}),
+        (THEOPH, THEOPH_LINEAR, 1e-8, {"dose": 320, "route": "oral", "method": "linear"}),
+        (THEOPH, THEOPH_LOG, 6e-8, {"dose": 320, "route": "oral", "method": "lin-up-log-down"}),
+    ],
+    ids=["indometh", "indometh-log", "indometh-infusion", "indometh-extravascular", "theoph", "theoph-log"],
 )
-def test_first_subject_as_winnonlin(profile: tuple[list[float], list[float], dict], dose: float, route: str) -> None:
-    time_h, value, expected = profile
-    result = nca(time_h, value, dose=dose, route=route, method="linear")
-    found = {name: result[name].value for name in expected}
-    assert found == pytest.approx(expected, rel=1e-8)
+def test_every_subject_as_winnonlin_prints(
+    profiles: list, expected: dict, digits: float, settings: dict, rules: str
+) -> None:
+    """To all digits that are printed: 9 or more in the linear tables, 7 decimals in the others."""
+    for i, (time_h, value) in enumerate(profiles):
+        result = nca(time_h, value, rules=rules, **settings)
+        for name, theirs in expected.items():
+            assert result[name].value == pytest.approx(theirs[i], rel=1e-8, abs=digits if digits > 1e-8 else 0), (
+                name,
+                i + 1,
+            )
+
+
+def test_trapezoids_as_pknca_tests_them() -> None:
+    """Numbers in PKNCA's own tests (github.com/humanpred/pknca, tests/testthat/test-auc.R), as closed forms there."""
+    ln2 = math.log(2)
+    t, c = list(range(8)), [0, 2, 0, 1, 2, 1, 0, 0]
+    linear = nca(t, c, route="oral", method="linear")
+    assert linear["auclast"].value == pytest.approx(1 + 1 + 0.5 + 1.5 + 1.5, rel=1e-14)
+    assert linear["aucall"].value == pytest.approx(1 + 1 + 0.5 + 1.5 + 1.5 + 0.5, rel=1e-14)
+    kept = nca(t, c, route="oral")
+    assert kept["auclast"].value == pytest.approx(1 + 1 + 0.5 + 1.5 + 1 / ln2, rel=1e-14)
+    assert kept["aucall"].value == pytest.approx(1 + 1 + 0.5 + 1.5 + 1 / ln2 + 0.5, rel=1e-14)
+    dropped = nca(t, c, route="oral", rules="pknca")
+    assert dropped["auclast"].value == pytest.approx(1 + 2 / ln2 + 1.5 + 1 / ln2, rel=1e-14)
+    assert dropped["aucall"].value == pytest.approx(1 + 2 / ln2 + 1.5 + 1 / ln2 + 0.5, rel=1e-14)
+    moment = [0, 1, 1, 0.5]
+    assert nca(t[:4], moment, route="oral", method="linear")["aumclast"].value == 3.75
+    assert nca(t[:4], moment, route="oral")["aumclast"].value == pytest.approx(2 + 0.5 / ln2 + 0.5 / ln2**2, rel=1e-14)
+
+
+def test_linear_up_log_down_as_nlmixr2_prints() -> None:
+    """Example of trapezoidal_linear_up_log_down in the R package nlmixr2autoinit: 25.03139 and 78.85055."""
+    result = nca([0, 0.5, 1, 2, 4, 6, 8], [0, 2, 8, 5, 3, 2, 1], route="oral")
+    assert result["auclast"].value == pytest.approx(25.03139, abs=5e-6)
+    assert result["aumclast"].value == pytest.approx(78.85055, abs=5e-6)
+
+
+def test_partial_areas_follow_lambda_z_after_the_last_value_as_pknca_does() -> None:
+    """PKNCA's test of aucint (issue 203): the tail is logarithmic whatever the rule; its rate there is given as 0.661."""
+    t, c = [0, 1, 2, 3, 4, 5], [0, 1, 2, 0.75, 0.5, 0.2]
+    for method in ("linear", "lin-up-log-down"):
+        result = nca(t, c, route="oral", method=method, partial=[(0, 5), (0, 6)])
+        rate = result["lambda_z"].value
+        assert rate == pytest.approx(0.661, abs=5e-4)
+        end = 0.2 * math.exp(-rate)
+        tail = (0.2 - end) / math.log(0.2 / end)
+        assert result["auc_0_6h"].value - result["auc_0_5h"].value == pytest.approx(tail, rel=1e-12)
 
 
 def test_theophylline_is_extrapolated_too_far() -> None:
     """31 % of subject 1's area lies beyond the last sample: the flag reaches all that rests on it."""
-    result = nca(*THEOPH_1[:2], dose=320, route="oral", method="linear")
+    result = nca(*THEOPH[0], dose=320, route="oral", method="linear")
     flagged = {name for name, e in result.estimates.items() if "extrapolated" in e.flags}
     assert {"aucinf_obs", "aucinf_pred", "cl_f", "vz_f", "mrt_inf", "aumcinf_obs", "aucinf_dose"} <= flagged
     assert not {"auclast", "cmax", "half_life"} & flagged

@@ -227,7 +227,7 @@ def test_infusion_needs_its_duration_for_residence_times() -> None:
         ({"dose": 0}, "dose has 0.0, expected a number above 0"),
         ({"lloq": -1}, "lloq has -1.0"),
         ({"route": "oraly"}, "did you mean 'oral'"),
-        ({"method": "lin"}, "method has 'lin', expected one of linear, lin-up-log-down, log"),
+        ({"method": "lin"}, "method has 'lin', expected one of linear, lin-up-log-down, lin-log, log"),
         ({"blq": {"betwen": "drop"}}, "did you mean 'between'"),
         ({"blq": {"between": "keep"}}, "expected one of drop, zero, lloq/2"),
         ({"level": 95}, "write 0.95"),
