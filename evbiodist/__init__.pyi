@@ -11,7 +11,7 @@ from .imaging.organs import OrganMap as OrganMap
 from .imaging.pose import find_pose as find_pose
 from .imaging.quantify import OrganSignals as OrganSignals
 from .imaging.quantify import quantify as quantify
-from .imaging.register import register_atlas as register_atlas
+from .imaging.register_atlas import register_atlas as register_atlas
 from .imaging.register import register_series as register_series
 from .imaging.segment import segment_body as segment_body
 from .imaging.segment import segment_tray as segment_tray
@@ -25,6 +25,13 @@ from .io.scan import Scan as Scan
 from .io.timing import FrameTiming as FrameTiming
 from .kinetics.fit import FitResult as FitResult
 from .kinetics.fit import fit as fit
+from .kinetics.fit import fit_all as fit_all
+from .kinetics.inputs import Doses as Doses
+from .kinetics.inputs import Exponentials as Exponentials
+from .kinetics.inputs import SampledCurve as SampledCurve
+from .kinetics.many import FitTable as FitTable
+from .kinetics.many import fit_many as fit_many
+from .kinetics.data import curve_data as curve_data
 from .kinetics.nca import nca as nca
 from .kinetics.nca import nca_batch as nca_batch
 from .kinetics.sparse import bailer as bailer

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
 from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
 from evbiodist.kinetics.analyse import Dosing, model_parameters
+from evbiodist.kinetics.search import FitSettings
 from evbiodist.report.html import write_report
 from evbiodist.study.load import load_study
 from evbiodist.study.model import Study
@@ -91,7 +92,9 @@ def crossvalidate(
             )
         observations = observations[observations["label"].isin(labels)]
     who = observations[["group", "subject", "label"]].drop_duplicates().itertuples(index=False, name=None)
-    rows, fits = model_parameters(observations, {w: Dosing(route="iv_bolus") for w in who}, [model], level)
+    rows, fits = model_parameters(
+        observations, {w: Dosing(route="iv_bolus") for w in who}, [model], FitSettings(level=level)
+    )
     return CrossValidation(
         pd.DataFrame(agreement_rows(observations, level), columns=list(AGREEMENT_COLUMNS)),
         pd.DataFrame(consensus_rows(fits, rows, organ, scale, level, model)),

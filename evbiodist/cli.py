@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from evbiodist.batch.tables import Entry
+    from evbiodist.kinetics.catalogue import Models
+    from evbiodist.kinetics.graph import ParameterSpec
 
 DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -154,8 +156,9 @@ def _run(study: str, out: str, tell: Tell, *, workers: int = 1, quantify_only: b
     found = f"{len(result.observations)} values, {len(result.parameters)} parameters" if not quantify_only else (
         f"{len(result.observations)} values")  # fmt: skip
     shown = "observations.csv" if quantify_only else "report.html"
-    tell.line(f"{found}, {len(result.failures)} of {len(loaded.scans)} scans failed; open {Path(out) / shown}",
-              out=out, failed=len(result.failures))  # fmt: skip
+    failed = len({failure["name"] for failure in result.failures})
+    tell.line(f"{found}, {failed} of {len(loaded.scans)} scans failed; open {Path(out) / shown}",
+              out=out, failed=failed)  # fmt: skip
     if not quantify_only:
         _headline(result.consensus, loaded.settings.crossval.organ, tell)
     sys.exit(SOME_FAILED if result.failures else DONE)
@@ -260,6 +263,7 @@ def _table_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--dose", type=float, default=None, help="Dose, for tables without subjects.csv."),
         click.option("--dose-unit", default="", help="Its unit, e.g. bq or ng."),
         click.option("--route", default="iv_bolus", show_default=True, help="Route of the dose."),
+        click.option("--infusion-h", type=click.FloatRange(0, min_open=True), default=None, help="Hours an infusion took."),
         click.option("--label", default="label", show_default=True, help="Label, where the table names none."),
         click.option("--unit", default=None, help="Unit of the values, where the table names none."),
         click.option("--n", type=int, default=None, help="Animals behind each mean, where the table does not say."),
@@ -273,7 +277,7 @@ def _enter(given: Mapping[str, Any], tell: Tell) -> Entry:
     from evbiodist.batch.tables import enter
 
     keys = ("subjects", "dose", "dose_unit", "route", "label", "unit", "n")
-    entry = enter(given["table"], **{k: given[k] for k in keys})
+    entry = enter(given["table"], infusion_h=given["infusion_h"] or 0.0, **{k: given[k] for k in keys})
     for note in entry.notes:
         tell.line(f"note: {note}")
     return entry
@@ -302,7 +306,9 @@ def _save(out: str, name: str, rows: Sequence[Mapping[str, Any]], columns: Seque
 
 @main.command()
 @_table_options
-@click.option("--method", type=click.Choice(["linear", "lin-up-log-down", "log"]), default=None, help="Trapezoid rule.")
+@click.option(
+    "--method", type=click.Choice(["linear", "lin-up-log-down", "lin-log", "log"]), default=None, help="Trapezoid rule."
+)
 @click.option("--blq", type=click.Choice(["drop", "zero", "lloq/2", "pknca"]), default=None,
               help="What becomes of values below the limit of quantification.")  # fmt: skip
 @click.option("--sparse", is_flag=True, help="Pool animals by time even where each has a curve of its own.")
@@ -324,24 +330,48 @@ def nca(**given: Any) -> None:
 
 @main.command()
 @_table_options
-@click.option("--model", required=True, help="A model of `evbiodist models`.")
+@click.option("--model", required=True, help="A model of `evbiodist models`, or of --models-file.")
+@click.option("--models-file", default=None, help="Your own models, as TOML (see docs/models.md).")
+@click.option("--weights", type=click.Choice(["pooled", "given", "constant", "proportional", "combined"]), default=None,
+              help="Where the weights of values come from.")  # fmt: skip
+@click.option("--loss", type=click.Choice(["squares", "huber", "soft_l1", "cauchy"]), default=None,
+              help="How much outliers count.")  # fmt: skip
+@click.option("--scale", type=click.Choice(["linear", "log"]), default=None, help="Scale of the residuals.")
+@click.option("--blq", type=click.Choice(["drop", "m3"]), default=None,
+              help="Values below the limit: left out, or as known to be below it.")  # fmt: skip
+@click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Hold a parameter; several times for several.")
 def fit(**given: Any) -> None:
     """Fit a compartment model to observations (TABLE, result folder or study)."""
     from evbiodist.batch.pipeline import CURVE_COLUMNS, curve_rows, frame_of
-    from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, model_parameters
-    from evbiodist.kinetics.catalogue import needs_organs
+    from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, fit_settings, model_parameters
+    from evbiodist.kinetics.catalogue import needs_organs, read_models
 
     tell = Tell(given["as_json"], given["quiet"])
-    needs_organs(given["model"])  # refuses an unknown model before anything is read
+    own: Models = read_models(given["models_file"]) if given["models_file"] else {}
+    held = dict(_held(text) for text in given["fix"])
+    if not own and Path(given["table"]).suffix != ".toml" and not Path(given["table"]).is_dir():
+        needs_organs(given["model"])  # a table has no models of its own: say so before it is read
     entry = _enter(given, tell)
-    level = given["level"] or entry.settings.kinetics.level
-    rows, fits = model_parameters(frame_of(entry.observations), entry.dosing, [given["model"]], level)
+    own = own or entry.own_models
+    needs_organs(given["model"], own)  # refuses an unknown model in words
+    settings = _settings(entry, "kinetics", level=given["level"], weights=given["weights"], loss=given["loss"],
+                         fit_scale=given["scale"], fit_blq=given["blq"], fixed=held or None)  # fmt: skip
+    rows, fits = model_parameters(frame_of(entry.observations), entry.dosing, [given["model"]],
+                                  fit_settings(settings.kinetics), own)  # fmt: skip
     _save(given["out"], "parameters", rows, PARAMETER_COLUMNS, tell)
     _save(given["out"], "curves", curve_rows(fits), CURVE_COLUMNS, tell)
     failed = [r for r in rows if r["parameter"] == "fit"]
     for r in failed:
         tell.line(f"not fitted: {r['label']} ({r['group']}): {r['reason']}")
     sys.exit(SOME_FAILED if failed else DONE)
+
+
+def _held(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise ValueError(f"--fix has '{text}', expected a parameter and its value such as f=0.8") from None
 
 
 @main.command()
@@ -351,7 +381,7 @@ def crossval(**given: Any) -> None:
     """Compare the labels of observations (TABLE, result folder or study): agreement and consensus."""
     from evbiodist.batch.pipeline import CONSENSUS_COLUMNS, frame_of
     from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
-    from evbiodist.kinetics.analyse import model_parameters
+    from evbiodist.kinetics.analyse import fit_settings, model_parameters
 
     tell = Tell(given["as_json"], given["quiet"])
     entry = _enter(given, tell)
@@ -361,7 +391,8 @@ def crossval(**given: Any) -> None:
     if len(labels) < 2:
         raise ValueError(f"the observations hold {f'one label ({labels[0]})' if labels else 'no rows'}; two or more labels can "
                          "be compared")  # fmt: skip
-    rows, fits = model_parameters(frame, entry.dosing, ["plasma_with_organs"], level)
+    fitting = fit_settings(settings.kinetics.model_copy(update={"level": level}))
+    rows, fits = model_parameters(frame, entry.dosing, ["plasma_with_organs"], fitting, entry.own_models)
     consensus = consensus_rows(fits, rows, organ, settings.crossval.scale, level)
     _save(given["out"], "agreement", agreement_rows(frame, level), AGREEMENT_COLUMNS, tell)
     _save(given["out"], "consensus", consensus, CONSENSUS_COLUMNS, tell)
@@ -372,20 +403,33 @@ def crossval(**given: Any) -> None:
 
 
 @main.command()
-def models() -> None:
-    """Print the catalogue of models with diagrams and equations."""
-    from evbiodist.kinetics.catalogue import build, catalogue, needs_organs
+@click.argument("names", nargs=-1)
+@click.option("--file", "path", default=None, help="Your own models, as TOML: checks them and prints them too.")
+def models(names: tuple[str, ...], path: str | None) -> None:
+    """Print models with diagrams and equations: the whole catalogue, or NAMES."""
+    from evbiodist.kinetics.catalogue import build, catalogue, needs_organs, read_models
+    from evbiodist.study.problems import nearest
 
-    for name in catalogue():
-        graph = build(name, ["organ"] if needs_organs(name) else ())
+    own = read_models(path) if path else {}
+    known = {**own, **catalogue()}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no model '{name}'; {nearest(name, known)}")
+    for name in names or own or known:
+        graph = build(name, ["organ"] if needs_organs(name, own) else (), models=own)
         click.echo(f"{name}: {graph.title}")
         click.echo(f"  {graph.source}")
         for heading, lines in (("graph", graph.diagram()), ("equations", graph.equations()),
-                               ("parameters", [f"{p.name}: {p.description} [{p.dimension}]" for p in graph.parameters])):  # fmt: skip
+                               ("parameters", [_said(p) for p in graph.parameters])):  # fmt: skip
             click.echo(f"  {heading}")
             for line in lines:
                 click.echo(f"    {line}")
         click.echo("")
+
+
+def _said(p: ParameterSpec) -> str:
+    held = "" if p.fixed is None else f", held at {p.fixed:g} unless freed"
+    return f"{p.name}: {p.description} [{p.dimension}]{held}"
 
 
 @main.command()

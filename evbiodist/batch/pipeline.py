@@ -25,8 +25,15 @@ from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consen
 from evbiodist.crossval.consensus import COLUMNS as CONSENSUS
 from evbiodist.io.organ_tables import OrganTable
 from evbiodist.io.registry import read_table
-from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, Dosing, Dosings, model_parameters, nca_parameters
-from evbiodist.kinetics.catalogue import catalogue
+from evbiodist.kinetics.analyse import (
+    PARAMETER_COLUMNS,
+    Dosing,
+    Dosings,
+    fit_settings,
+    model_parameters,
+    nca_parameters,
+)
+from evbiodist.kinetics.catalogue import Models, catalogue, read_models
 from evbiodist.kinetics.pooling import POOLED
 from evbiodist.study.constants import physiology
 from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
@@ -119,10 +126,25 @@ def _strangers(study: Study, source: ObservationSource, table: OrganTable) -> li
     return problems
 
 
+def own_models(study: Study) -> tuple[Models, list[Problem]]:
+    """Return the models of a study's own file, and what is wrong with them."""
+    name = study.settings.kinetics.models_file
+    if not name:
+        return {}, []
+    try:
+        return read_models(study.root / name), []
+    except ValueError as err:
+        return {}, [Problem(name, sentence, "models as in the catalogue", "see evbiodist models and docs/models.md",
+                            field="kinetics.models_file") for sentence in str(err).splitlines()]  # fmt: skip
+
+
 def unknown_models(study: Study) -> list[Problem]:
-    """Return a problem for every model that is not in the catalogue."""
-    return [Problem("study.toml", name, "a model of evbiodist models", nearest(name, catalogue()), field="kinetics.models")
-            for name in study.settings.kinetics.models if name not in catalogue()]  # fmt: skip
+    """Return a problem for every model that is neither in the catalogue nor in the study's own file."""
+    own, problems = own_models(study)
+    known = {**catalogue(), **own}
+    return problems + [
+        Problem("study.toml", name, "a model of evbiodist models", nearest(name, known), field="kinetics.models")
+        for name in study.settings.kinetics.models if name not in known and not problems]  # fmt: skip
 
 
 def missing_files(study: Study) -> list[Problem]:
@@ -204,7 +226,7 @@ def analyse(
     observations = [_as_row(study, r) for r in rows]
     if quantify_only:
         return RunResult(None, observations)
-    parameters, curves, fits = kinetics(observations, dosing_of(study), study.settings, tell)
+    parameters, curves, fits = kinetics(observations, dosing_of(study), study.settings, tell, own=own_models(study)[0])
     frame = frame_of(observations)
     level = study.settings.kinetics.level
     agreement = agreement_rows(frame, level) if len(frame) else []
@@ -221,14 +243,15 @@ def kinetics(
     tell: Progress,
     *,
     pool: bool = False,
+    own: Models | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[tuple[str, str, str, str], FitResult]]:
-    """Return parameter rows, fitted curves and fits for rows of an observations table."""
+    """Return parameter rows, fitted curves and fits for rows of an observations table; `own` are a user's models."""
     frame = frame_of(observations)
     if frame.empty:
         return [], [], {}
     rows = nca_parameters(frame, dosing, settings.kinetics, pool=pool)
     tell({"event": "nca", "done": 1, "total": 1})
-    fitted, fits = model_parameters(frame, dosing, settings.kinetics.models, settings.kinetics.level)
+    fitted, fits = model_parameters(frame, dosing, settings.kinetics.models, fit_settings(settings.kinetics), own)
     tell({"event": "fitted", "done": len(fits), "total": len(fits)})
     order = {"": 2, POOLED: 0}
     rows = sorted(rows + fitted, key=lambda r: (r["study"], r["group"], r["label"], r["model"], order.get(r["subject"], 1),
@@ -284,8 +307,12 @@ def _scans(
     for key in sorted(done, key=lambda k: records[k].scan):
         rows += [Observation.model_validate(r) for r in done[key]["rows"]]
         notes += [f"{records[key].scan}: {note}" for note in done[key]["warnings"]]
+        for animal, reason in done[key].get("failures", ()):
+            failures.append(
+                _failure(records[key], ValueError(f"{animal}: {reason}")) | {"what": "animal", "subject": animal}
+            )
     _write_index(out, done, records)
-    return rows, sorted(failures, key=lambda f: f["name"]), notes, hashes
+    return rows, sorted(failures, key=lambda f: (f["name"], f["subject"])), notes, hashes
 
 
 def _together(study: Study) -> list[list[ScanRecord]]:
@@ -337,7 +364,8 @@ def _held(out: Path, key: str) -> dict[str, Any] | None:
 
 def _keep(out: Path, key: str, result: ScanResult) -> dict[str, Any]:
     content = {"picture": hashlib.sha256(result.picture).hexdigest(), "rows": [r.model_dump() for r in result.rows],
-               "warnings": list(result.warnings), "legend": list(result.legend)}  # fmt: skip
+               "warnings": list(result.warnings), "legend": list(result.legend),
+               "failures": [list(failure) for failure in result.failures]}  # fmt: skip
     store.write_bytes(store.shard_path(out, key, ".png"), result.picture)
     store.write_shard(out, key, content)
     return content
@@ -423,7 +451,9 @@ def correct(study: Study, scanned: Iterable[Observation], tables: Iterable[Organ
 
 def dosing_of(study: Study) -> dict[tuple[str, str, str], Dosing]:
     """Return what every animal got, by (group, subject, label); tables without subjects by what the study says of them."""
-    dosing = {(s.group, s.subject, s.label): Dosing(s.dose, s.dose_unit, s.route) for s in study.subjects}
+    dosing = {
+        (s.group, s.subject, s.label): Dosing(s.dose, s.dose_unit, s.route, s.infusion_h or 0.0) for s in study.subjects
+    }
     for source in study.observation_sources:
         if source.label is not None:
             given = Dosing(source.dose or math.nan, source.dose_unit or "", source.route)

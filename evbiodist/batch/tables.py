@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from evbiodist.batch.pipeline import check_tables, correct, dosing_of
+from evbiodist.batch.pipeline import check_tables, correct, dosing_of, own_models
 from evbiodist.io.organ_tables import OrganTable, read_organ_table
 from evbiodist.kinetics.analyse import Dosing, Dosings
+from evbiodist.kinetics.catalogue import Models
 from evbiodist.study.load import load_study
 from evbiodist.study.model import OBSERVATION_COLUMNS, Label, ObservationSource, Settings, Study, Subject
 from evbiodist.study.problems import InputError, Problem
@@ -27,6 +28,7 @@ class Entry:
     dosing: Dosings
     settings: Settings
     notes: tuple[str, ...] = ()
+    own_models: Models = field(default_factory=dict)
 
 
 def enter(
@@ -36,6 +38,7 @@ def enter(
     dose: float | None = None,
     dose_unit: str = "",
     route: str = "iv_bolus",
+    infusion_h: float = 0.0,
     label: str = "label",
     unit: str | None = None,
     n: int | None = None,
@@ -46,7 +49,7 @@ def enter(
     ----------
     path : observations.csv, any table of organ values, a result folder, or a study.
     subjects : subjects.csv with doses and routes; the one beside a table is found by itself.
-    dose, dose_unit, route : for tables without subjects.csv.
+    dose, dose_unit, route, infusion_h : for tables without subjects.csv; an infusion takes `infusion_h` hours.
     label, unit, n : what a table in a foreign layout does not say of itself.
 
     Raises
@@ -54,8 +57,9 @@ def enter(
     InputError : everything wrong with the input.
     """
     path = Path(path)
+    given = Dosing(dose if dose is not None else math.nan, dose_unit, route, infusion_h)
     if path.is_dir() and (path / "observations.csv").is_file() and not (path / "study.toml").is_file():
-        return _from_results(path, Dosing(dose if dose is not None else math.nan, dose_unit, route))
+        return _from_results(path, given)
     if path.is_dir() or path.suffix == ".toml":
         return _from_study(path)
     if route not in ROUTES:
@@ -64,7 +68,6 @@ def enter(
     table = read_organ_table(path, source)
     beside = Path(subjects) if subjects else path.with_name("subjects.csv")
     known = _subjects(beside) if subjects or beside.is_file() else ()
-    given = Dosing(dose if dose is not None else math.nan, dose_unit, route)
     if known:
         study = _as_study(path, source, table, known)
         rows, dosing = correct(study, [], [table]), dosing_of(study)
@@ -114,7 +117,8 @@ def _from_study(path: Path) -> Entry:
         raise InputError(problems)
     rows = [{**r.model_dump(), "study": r.study or study.name} for r in correct(study, [], tables)]
     observations = [{c: row[c] for c in OBSERVATION_COLUMNS} for row in rows]
-    return Entry(observations, dosing_of(study), study.settings, tuple(n for t in tables for n in t.notes))
+    notes = tuple(n for t in tables for n in t.notes)
+    return Entry(observations, dosing_of(study), study.settings, notes, own_models(study)[0])
 
 
 def _from_results(path: Path, given: Dosing) -> Entry:
@@ -128,4 +132,4 @@ def _from_results(path: Path, given: Dosing) -> Entry:
     except InputError as err:
         note = f"the study behind {path.name} cannot be read, so dose and route are those of the options: {err.problems[0]}"
         return Entry(rows, {(r.group, r.subject, r.label): given for r in table.rows}, Settings(), (note,))
-    return Entry(rows, dosing_of(study), study.settings)
+    return Entry(rows, dosing_of(study), study.settings, own_models=own_models(study)[0])

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evbiodist.kinetics.batch_design import batch_auc
+from evbiodist.kinetics.catalogue import Models, build, needs_organs
 from evbiodist.kinetics.fit import FitResult, fit
+from evbiodist.kinetics.graph import RateGraph
+from evbiodist.kinetics.inputs import Doses
+from evbiodist.kinetics.mean_curve import trapezoid_weights
 from evbiodist.kinetics.nca import NcaResult, nca
+from evbiodist.kinetics.parameters import IV_ROUTES
 from evbiodist.kinetics.pooling import POOLED, Curve, make_curve, split_animals
-from evbiodist.kinetics.ratio import kp
+from evbiodist.kinetics.ratio import kp, kp_paired
+from evbiodist.kinetics.search import FitSettings
 from evbiodist.kinetics.sparse import SparseAuc, bailer_summary
 from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.flags import join, split
@@ -34,11 +41,12 @@ _STEP = 1e-3
 
 @dataclass(frozen=True)
 class Dosing:
-    """What an animal got: amount, unit and route; NaN and empty where unknown."""
+    """What an animal got: amount, unit, route and how long an infusion took; NaN and empty where unknown."""
 
     dose: float = math.nan
     dose_unit: str = ""
     route: str = ""
+    infusion_h: float = 0.0
 
     def for_unit(self, unit: str) -> tuple[float, str]:
         """Return the dose that belongs to values in a unit: those in % of dose have a dose of 100 %."""
@@ -68,8 +76,15 @@ def common_dosing(part: pd.DataFrame, dosing: Dosings) -> Dosing:
     if len(routes) > 1:
         raise ValueError(f"animals got their dose by different routes ({', '.join(r or 'unknown' for r in routes)}); "
                          "put them into groups of their own")  # fmt: skip
+    lasts = sorted({d.infusion_h for d in given})
+    if len(lasts) > 1:
+        raise ValueError(
+            f"infusions took {', '.join(f'{h:g}' for h in lasts)} h; put such animals into groups of their own"
+        )
+    if routes == ["iv_infusion"] and lasts == [0.0]:
+        raise ValueError("the dose was infused, but for how long is not known; give infusion_h in subjects.csv")
     doses = {(d.dose, d.dose_unit) for d in given}
-    return given[0] if len(doses) == 1 else Dosing(math.nan, "", routes[0])
+    return given[0] if len(doses) == 1 else Dosing(math.nan, "", routes[0], lasts[0])
 
 
 def nca_parameters(
@@ -93,7 +108,7 @@ def nca_parameters(
     rows: list[dict[str, Any]] = []
     for (study, group, label), part in observations.groupby(["study", "group", "label"], sort=True):
         place = {"study": study, "group": group, "label": label, "model": "nca"}
-        blood: dict[tuple[str, ...], Curve] = {}
+        blood: dict[tuple[str, ...], tuple[Curve, pd.DataFrame]] = {}
         for organ in sorted(part["organ"].unique(), key=lambda o: (BLOOD.index(o) if o in BLOOD else len(BLOOD), o)):
             for unit, profile in part[part["organ"] == organ].groupby("unit", sort=True):
                 found: list[_Analysed] = []
@@ -102,13 +117,13 @@ def nca_parameters(
                     try:
                         curve = make_curve(subject, samples, pooled, settings.blq)
                         given = common_dosing(samples, dosing)
-                        analysed = _analyse(curve, str(organ), str(unit), given, settings)
+                        analysed = _analyse(curve, samples, str(organ), str(unit), given, settings)
                     except ValueError as err:
                         rows.append(_row(here, Estimate("nca", method="non-compartmental", reason=str(err))))
                         continue
                     found.append(analysed)
                     if organ in BLOOD and unit == "pct_id_per_g":
-                        blood.setdefault(curve.animals, curve)
+                        blood.setdefault(curve.animals, (curve, samples))
                     extra = [] if organ in BLOOD else [_tissue_ratio(samples, curve, str(unit), blood, given, settings)]
                     rows += [_row(here, e) for e in [*analysed.estimates, *extra]]
                 rows += [
@@ -127,11 +142,13 @@ class _Analysed:
     estimates: list[Estimate]
 
 
-def _analyse(curve: Curve, organ: str, unit: str, dosing: Dosing, settings: KineticsSettings) -> _Analysed:
+def _analyse(
+    curve: Curve, rows: pd.DataFrame, organ: str, unit: str, dosing: Dosing, settings: KineticsSettings
+) -> _Analysed:
     result, shared = _nca(curve, organ, unit, dosing, settings)
     estimates = [_widen(e, shared[name], result.df[name], settings.level) for name, e in result.estimates.items()]
     if curve.pooled:
-        estimates.append(_sparse(curve, organ, unit, dosing, settings.level))
+        estimates.append(_sparse(curve, rows, organ, unit, dosing, settings))
     estimates = [replace(e, flags=tuple(sorted({*e.flags, *curve.flags}))) for e in estimates]
     return _Analysed(curve, result, shared, estimates)
 
@@ -150,7 +167,8 @@ def _nca(
         return nca(curve.time_h, curve.value + step * curve.systematic, se=None if np.isnan(se).any() else se,
                    n=np.nan_to_num(curve.n, nan=1.0) if curve.pooled else None,
                    dose=None if math.isnan(dose) else dose, dose_unit=dose_unit,
-                   route=route, unit=unit, method=settings.method, blq=settings.blq,
+                   route=route, infusion_h=dosing.infusion_h or None if route == "iv_infusion" else None, unit=unit,
+                   method=settings.method, blq=settings.blq,
                    lloq=float(np.nanmax(curve.lloq)) if half and np.isfinite(curve.lloq).any() else None,
                    below_lloq=curve.below, lambda_z_points=points, max_extrap_pct=settings.max_extrap_pct,
                    level=settings.level)  # fmt: skip
@@ -177,24 +195,55 @@ def _widen(e: Estimate, shared: float, df: float, level: float) -> Estimate:
     return replace(e, se=se, ci_low=low, ci_high=high)
 
 
-def _sparse(curve: Curve, organ: str, unit: str, dosing: Dosing, level: float) -> Estimate:
-    """Return Bailer's area of a serial sacrifice by the linear rule, with the shared error added."""
+def _sparse(
+    curve: Curve, rows: pd.DataFrame, organ: str, unit: str, dosing: Dosing, settings: KineticsSettings
+) -> Estimate:
+    """Return the area of a pool of animals by the linear rule, with the shared error added.
+
+    Animals that gave several samples bring the covariance of their times (batch designs); one sample an animal, and
+    published means, are Bailer's case.
+    """
     bolus = dosing.route == "iv_bolus" and (organ in BLOOD or organ in WHOLE_ANIMAL)
-    method = "Bailer 1988, linear, from the " + ("first sample" if bolus else "dose")
+    method = ", linear, from the " + ("first sample" if bolus else "dose")
     seen = ~curve.below
     try:
-        found: SparseAuc = bailer_summary(curve.time_h[seen], curve.value[seen], curve.sd[seen], curve.n[seen],
-                                          level=level, unit=unit, from_zero=not bolus)  # fmt: skip
+        if _summarised(rows):
+            method = "Bailer 1988" + method
+            found: SparseAuc = bailer_summary(curve.time_h[seen], curve.value[seen], curve.sd[seen], curve.n[seen],
+                                              level=settings.level, unit=unit, from_zero=not bolus)  # fmt: skip
+            systematic = curve.systematic[seen]
+        else:
+            once = not rows["subject"].duplicated().any()
+            method = ("Bailer 1988" if once else "Holder 1999, Jaki & Wolfsegger 2009") + method
+            here = _stated(rows, settings.blq)
+            found = batch_auc(here["time_h"], here["subject"], here["value"], below=here["below_lloq"], level=settings.level,
+                              unit=unit, from_zero=not bolus)  # fmt: skip
+            systematic = curve.systematic
     except ValueError as err:
         return Estimate("auclast_sparse", method=method, reason=str(err))
-    shared = float(np.dot(found.weights, curve.systematic[seen]))
+    shared = float(np.dot(found.weights, systematic))
     degrees = f", df {found.df:.4g}" if math.isfinite(found.df) else ""
-    return replace(_widen(found.estimate, shared, found.df, level), method=method + degrees)
+    return replace(_widen(found.estimate, shared, found.df, settings.level), method=method + degrees)
+
+
+def _summarised(rows: pd.DataFrame) -> bool:
+    """Whether rows are published means rather than animals."""
+    return bool((rows["n"] > 1).any() or rows["sd"].notna().any() or (rows["subject"] == POOLED).any())
+
+
+def _stated(rows: pd.DataFrame, blq: str) -> pd.DataFrame:
+    """Return animals' rows with what stands for values below the limit; dropped ones stay where most are below."""
+    below = rows["below_lloq"].astype(bool)
+    if blq == "drop":
+        most = below.groupby(rows["time_h"]).transform("mean") > 0.5
+        return rows[~below | most].assign(value=rows["value"].where(~below, 0.0))
+    instead = rows["lloq"] / 2 if blq == "lloq/2" else 0.0
+    return rows.assign(value=rows["value"].where(~below, instead), below_lloq=below)
 
 
 def _tissue_ratio(
-    samples: pd.DataFrame, curve: Curve, unit: str, blood: Mapping[tuple[str, ...], Curve], dosing: Dosing,
-    settings: KineticsSettings,
+    samples: pd.DataFrame, curve: Curve, unit: str, blood: Mapping[tuple[str, ...], tuple[Curve, pd.DataFrame]],
+    dosing: Dosing, settings: KineticsSettings,
 ) -> Estimate:  # fmt: skip
     """Return Kp = AUC of tissue over AUC of blood: both per gram, of the same animals, until the same time."""
     method = "AUC of tissue over AUC of blood, per gram, to the last common time; Fieller interval"
@@ -202,13 +251,16 @@ def _tissue_ratio(
         return Estimate("kp_auc", method=method, reason=f"tissue is in {unit} without masses; give masses.csv")
     if unit == "pct_id":
         scaled = {k: samples[k] / samples["mass_g"] for k in ("value", "se", "se_systematic", "sd", "lloq")}
-        curve = make_curve(curve.subject, samples.assign(**scaled), curve.pooled, settings.blq)
-    partner = blood.get(curve.animals)
+        samples = samples.assign(**scaled)
+        curve = make_curve(curve.subject, samples, curve.pooled, settings.blq)
+    partner, partner_rows = blood.get(curve.animals, (None, samples))
     if partner is None:
         return Estimate("kp_auc", method=method, reason="blood per gram was not measured in the same animals")
     last = min(curve.last_seen_h, partner.last_seen_h)
     if math.isnan(last):
         return Estimate("kp_auc", method=method, reason="no value above the limit in tissue or blood")
+    if curve.pooled and not (_summarised(samples) or _summarised(partner_rows)):
+        return _paired_ratio(samples, curve, partner_rows, partner, dosing, settings, method)
     parts = []
     for part, organ in ((curve, "tissue"), (partner, "blood")):
         result, shared = _nca(part.until(last), organ, "pct_id_per_g", dosing, settings)
@@ -218,6 +270,41 @@ def _tissue_ratio(
     return replace(
         kp(tissue, whole, settings.level, df_tissue=dfs[0], df_blood=dfs[1]), method=f"{method} ({last:g} h)"
     )
+
+
+def _paired_ratio(
+    samples: pd.DataFrame, curve: Curve, blood_rows: pd.DataFrame, blood: Curve, dosing: Dosing,
+    settings: KineticsSettings, method: str,
+) -> Estimate:  # fmt: skip
+    """Return Kp of animals that gave both tissue and blood: what an animal got too much of is in both, and cancels."""
+    keys = ["time_h", "subject"]
+    both = _stated(samples, settings.blq).merge(
+        _stated(blood_rows, settings.blq), on=keys, how="outer", suffixes=("", "_b")
+    )
+    both = both.sort_values(keys, kind="stable")
+    bolus = dosing.route == "iv_bolus"
+    try:
+        found = kp_paired(both["time_h"], both["subject"], both["value"], both["value_b"],
+                          tissue_below=both["below_lloq"].eq(True), blood_below=both["below_lloq_b"].eq(True),
+                          level=settings.level, unit="pct_id_per_g", from_zero=(True, not bolus))  # fmt: skip
+    except ValueError as err:
+        return Estimate("kp_auc", method=method, reason=str(err))
+    last = min(curve.last_seen_h, blood.last_seen_h)
+    shared = math.hypot(_shared_share(curve.until(last), True), _shared_share(blood.until(last), not bolus))
+    flags = tuple(sorted({*found.ratio.flags, *curve.flags, *blood.flags}))
+    ratio = _widen(found.ratio, shared * abs(found.ratio.value), found.df, settings.level)
+    return replace(
+        ratio,
+        flags=flags,
+        method=f"{method} ({last:g} h), areas of the same animals (correlation {found.correlation:.2g})",
+    )
+
+
+def _shared_share(curve: Curve, from_zero: bool) -> float:
+    """Return the relative error of an area that comes from errors shared by all samples."""
+    weights = trapezoid_weights(curve.time_h, curve.value, ~curve.below, from_zero)
+    whole = float(weights @ curve.value)
+    return float(weights @ curve.systematic) / whole if whole > 0 else 0.0
 
 
 def _over_animals(found: list[_Analysed], level: float) -> list[Estimate]:
@@ -254,10 +341,22 @@ def _row(place: dict[str, Any], e: Estimate) -> dict[str, Any]:
 Fits = dict[tuple[str, str, str, str], FitResult]
 
 
+def fit_settings(settings: KineticsSettings) -> FitSettings:
+    """Return how a study wants its models fitted."""
+    return FitSettings(weights=settings.weights, loss=settings.loss, scale=settings.fit_scale, blq=settings.fit_blq,
+                       fixed=dict(settings.fixed), level=settings.level, max_extrap_pct=settings.max_extrap_pct)  # fmt: skip
+
+
 def model_parameters(
-    observations: pd.DataFrame, dosing: Dosings, models: Iterable[str], level: float
+    observations: pd.DataFrame, dosing: Dosings, models: Iterable[str], settings: FitSettings, own: Models | None = None
 ) -> tuple[list[dict[str, Any]], Fits]:
     """Fit every model to every label and group; a fit that cannot be had is a row with its reason.
+
+    Parameters
+    ----------
+    observations, dosing : as in `nca_parameters`.
+    models : names of the catalogue or of `own`, a user's models.
+    settings : how to fit; a parameter that is held is held in every model that has it.
 
     Returns
     -------
@@ -271,7 +370,7 @@ def model_parameters(
         for model in models:
             place = {"study": study, "subject": POOLED, "group": group, "label": label, "organ": "", "model": model}
             try:
-                found = _fit_one(part, dosing, model, level)
+                found = _fit_one(part, dosing, model, settings, own)
             except (ValueError, ArithmeticError, np.linalg.LinAlgError) as err:
                 rows.append(_row(place, Estimate("fit", method="least squares", reason=str(err))))
                 continue
@@ -285,17 +384,33 @@ def model_parameters(
     return rows, fits
 
 
-def _fit_one(part: pd.DataFrame, dosing: Dosings, model: str, level: float) -> FitResult:
+def _fit_one(part: pd.DataFrame, dosing: Dosings, model: str, settings: FitSettings, own: Models | None) -> FitResult:
     blood = part[part["organ"].isin(BLOOD)]
     if blood.empty:
         raise ValueError("no blood, plasma or serum was measured, and every model starts from its curve")
+    sketch = build(model, ["organ"] if needs_organs(model, own) else (), models=own)
+    if [p.name for p in sketch.ports] != ["dose"]:
+        raise ValueError(f"{model} takes a measured curve as its input; use evbiodist.fit with inputs= from Python")
     given = common_dosing(part, dosing)
-    if given.route != "iv_bolus":
-        raise ValueError(f"the route is {given.route}; the catalogue's models are for an intravenous bolus")
+    absorbed, vascular = "ka" in sketch.names, given.route in IV_ROUTES
+    if absorbed and vascular:
+        raise ValueError(f"the route is {given.route}, and {model} describes absorption; use a model that ends in _iv")
+    if not absorbed and not vascular:
+        raise ValueError(
+            f"the route is {given.route}, and {model} starts in blood; use for instance one_compartment_{given.route}"
+        )
     amount, dose_unit = given.for_unit(str(blood["unit"].iloc[0]))
     if math.isnan(amount):
         raise ValueError("the dose is not known, or not the same for all animals; give it in subjects.csv")
-    return fit(part, model, dose=amount, dose_unit=dose_unit, level=level)
+    held = {k: v for k, v in settings.fixed.items() if _held_in(sketch, k)}
+    return fit(part, model, dose=Doses(amount, 0.0, given.infusion_h if vascular else 0.0), dose_unit=dose_unit,
+               settings=replace(settings, fixed=held), models=own)  # fmt: skip
+
+
+def _held_in(sketch: RateGraph, name: str) -> bool:
+    """Whether a model, drawn for one organ called "organ", has a parameter of that name for some organ."""
+    stems = [n.removesuffix("organ") for n in sketch.names if n.endswith("_organ")]
+    return name in sketch.names or any(name.startswith(stem) for stem in stems)
 
 
 def _carried(part: pd.DataFrame) -> set[str]:

@@ -71,8 +71,11 @@ def _written_out(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry with the items of its own lists of organs written out."""
     out = {key: value for key, value in entry.items() if key != "repeat"}
     for word, organs in entry.get("repeat", {}).items():
+        hole = f"{{{word}}}"
         for key in ("compartments", "parameters", "transfers", "observations"):
-            out[key] = _repeat(out[key], organs, f"{{{word}}}")
+            out[key] = _repeat(out[key], organs, hole)
+        for key, inner in (("observations", "terms"), ("inputs", "into")):
+            out[key] = [{**item, inner: _repeat(item[inner], organs, hole)} for item in out[key]]
     return out
 
 
@@ -80,21 +83,30 @@ def _at_low_amounts(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model with every transfer of first order at its rate, without the parameters that only forms need."""
     transfers = [{k: v for k, v in t.items() if k not in ("form", "constants")} for t in entry["transfers"]]
     only = {n for t in entry["transfers"] for m in t.get("constants", {}).values() for n in m}
-    only -= {n for t in transfers for n in t["rate"]}
+    seen = [term for o in entry["observations"] for term in o["terms"]]
+    only -= {n for part in (*transfers, *seen) for n in part.get("rate", part.get("factor", {}))}
     return {**entry, "title": f"{entry['title']}, at low amounts", "transfers": transfers,
             "parameters": [p for p in entry["parameters"] if p["name"] not in only],
             "start": {k: v for k, v in entry.get("start", {}).items() if k not in only}}  # fmt: skip
 
 
-def needs_organs(name: str) -> bool:
+#: A user's models by name, as `read_models` returns them.
+Models = Mapping[str, Mapping[str, Any]]
+
+
+def needs_organs(name: str, models: Models | None = None) -> bool:
     """Whether a model is repeated over organs.
+
+    Parameters
+    ----------
+    name : of the catalogue, or of a user's `models`.
 
     Examples
     --------
     >>> needs_organs("plasma_with_organs"), needs_organs("two_compartment_iv")
     (True, False)
     """
-    return _has_organs(_entry(name))
+    return _has_organs(_entry(name, models))
 
 
 def _has_organs(entry: Mapping[str, Any]) -> bool:
@@ -103,13 +115,13 @@ def _has_organs(entry: Mapping[str, Any]) -> bool:
 
 def build(
     name: str, organs: Sequence[str] = (), *, species: str | None = None, weight_g: float | None = None,
-    per_ml: float | None = None,
+    per_ml: float | None = None, models: Models | None = None,
 ) -> RateGraph:  # fmt: skip
-    """Build a model of the catalogue.
+    """Build a model of the catalogue, or of a user's own.
 
     Parameters
     ----------
-    name : as in `evbiodist models`.
+    name : as in `evbiodist models`, or of `models` from `read_models`.
     organs : organ names, for models that are repeated over organs.
     species, weight_g : whose flows and volumes a whole-body model has; without a species they are not fixed.
     per_ml : the size of a mL of blood in the unit of dose/value: 1.06 (g) where blood is measured per gram, which is
@@ -127,7 +139,7 @@ def build(
     >>> {p.name: round(p.fixed, 1) for p in body.parameters if p.name.startswith("q_") and p.fixed}["q_gut"]
     113.6
     """
-    return _build(name, _entry(name), tuple(organs), _Body(species, weight_g, per_ml))
+    return _build(name, _entry(name, models), tuple(organs), _Body(species, weight_g, per_ml))
 
 
 def typical(name: str, graph: RateGraph) -> FloatArray:
@@ -173,10 +185,13 @@ class _Body(NamedTuple):
         """Return a parameter's fixed value, looked up where it is the body's; None without a species."""
         if not isinstance(value, str):
             return None if value is None else float(value)
+        key = value.removeprefix(_OF_BODY)
+        if key not in KEYS:
+            raise ValueError(f"there is no physiology '{key}'; {nearest(key, KEYS)}")
         if self.species is None:
             return None
         body = physiology(self.species, self.weight_g)
-        return body.values[value.removeprefix(_OF_BODY)].value * (self.per_ml or body.density_g_per_ml)
+        return body.values[key].value * (self.per_ml or body.density_g_per_ml)
 
 
 @lru_cache(maxsize=64)
@@ -331,8 +346,8 @@ def _powers(where: str, key: str, powers: Any) -> list[str]:
     return [f"{where}: {key} has {k} = {powers[k]!r}; powers are whole numbers other than 0" for k in wrong]
 
 
-def _entry(name: str) -> dict[str, Any]:
-    known = catalogue()
+def _entry(name: str, models: Models | None = None) -> Mapping[str, Any]:
+    known: Mapping[str, Mapping[str, Any]] = {**catalogue(), **(models or {})}
     if name not in known:
         raise ValueError(f"there is no model '{name}'; {nearest(name, known)}")
     return known[name]

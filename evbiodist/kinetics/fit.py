@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evbiodist.kinetics.catalogue import build, needs_organs
+from evbiodist.kinetics.catalogue import Models, build, needs_organs
 from evbiodist.kinetics.data import FitData, prepare
 from evbiodist.kinetics.derived import Derived, derived, organ_amounts, too_far
 from evbiodist.kinetics.graph import RateGraph
@@ -207,6 +207,7 @@ def fit(
     dose_unit: str = "pct_id",
     inputs: Mapping[str, Input] | None = None,
     settings: FitSettings | None = None,
+    models: Models | None = None,
     **more: Any,
 ) -> FitResult:
     """Fit a model to the observations of one label and group.
@@ -219,6 +220,7 @@ def fit(
     dose, dose_unit : amount given at 0 h, or `Doses` (several, infusions); 100 pct_id where values are % of dose.
     inputs : measured curves by the names of the model's inputs, instead of a dose.
     settings : how; single ones can be given by their names instead (``weights="given"``, ``fixed={"f": 0.8}``).
+    models : a user's own, from `evbiodist.kinetics.catalogue.read_models`, that `model` may name.
 
     Returns
     -------
@@ -238,8 +240,12 @@ def fit(
     Sheiner 1984 (J Pharmacokinet Biopharm 8:635) for naive pooling; Seber & Wild 1989 for the covariance.
     """
     settings = replace(settings or FitSettings(), **more)
-    data = observations if isinstance(observations, FitData) else _prepared(observations, model, settings)
-    graph = model if isinstance(model, RateGraph) else build(model, [s for s in data.seen[1:] if s not in _OTHERS])
+    data = observations if isinstance(observations, FitData) else _prepared(observations, model, settings, models)
+    graph = (
+        model
+        if isinstance(model, RateGraph)
+        else build(model, [s for s in data.seen[1:] if s not in _OTHERS], models=models)
+    )
     given = {graph.ports[0].name: dose if isinstance(dose, Doses) else Doses(dose)} if inputs is None else inputs
     (found,) = fit_all(graph, [data], [given], dose_unit=dose_unit, settings=settings)
     if isinstance(found, str):
@@ -251,12 +257,14 @@ def fit(
 _OTHERS = ("urine",)
 
 
-def _prepared(observations: pd.DataFrame, model: str | RateGraph, settings: FitSettings) -> FitData:
+def _prepared(
+    observations: pd.DataFrame, model: str | RateGraph, settings: FitSettings, models: Models | None = None
+) -> FitData:
     if isinstance(model, RateGraph):
         seen, organs = model.seen, len(model.seen) > 1
     else:
-        organs = needs_organs(model)
-        seen = build(model, ["organ"] if organs else ()).seen
+        organs = needs_organs(model, models)
+        seen = build(model, ["organ"] if organs else (), models=models).seen
     return prepare(observations, organs, blq=settings.blq, others=[s for s in seen if s in _OTHERS])
 
 

@@ -131,14 +131,15 @@ def hill(rate: FloatArray, constants: tuple[FloatArray, ...], source: FloatArray
     >>> hill(2 * one, (3 * one, 2 * one), 6 * one, one).value.round(6).tolist()
     [2.4]
     """
+    from scipy.special import expit
+
     half, steepness = constants
-    filled = np.maximum(source, 0.0) / half
-    with np.errstate(divide="ignore"):
-        log = np.where(filled > 0, np.log(np.where(filled > 0, filled, 1.0)), 0.0)
-    grown = np.where(filled > 0, np.exp(steepness * log), 0.0)
-    free = 1 / (1 + grown)
-    lost = rate * source * free**2 * grown
-    return Flux(rate * source * free, rate * free * (1 - steepness * grown * free), 0 * rate * free, source * free,
+    there = source > 0
+    log = np.log(np.where(there, source, half) / half)
+    z = np.where(there, steepness * log, -np.inf)  # of the share that is filled, so that no power overflows
+    free, filled = expit(-z), expit(z)
+    lost = rate * source * free * filled
+    return Flux(rate * source * free, rate * free * (1 - steepness * filled), 0 * rate * free, source * free,
                 (lost * steepness / half, -lost * log))  # fmt: skip
 
 

@@ -51,7 +51,8 @@ def solve(
     theta : (B, p) parameters of B problems.
     design : times and inputs, shared or one for each problem.
     derivatives : also with respect to the search coordinate of every parameter.
-    rtol, atol : tolerances of amounts and sensitivities; `atol` is an amount, by default 1e-12 of all that is given.
+    rtol, atol : tolerances of amounts and sensitivities; `atol` is an amount, by default 1e-4 x rtol of all
+        that is given.
 
     Returns
     -------
@@ -59,7 +60,7 @@ def solve(
 
     Raises
     ------
-    ValueError : an input that is not given, a form without its constants or its target.
+    ValueError : an input that is not given, a form without its constants or its target, a tolerance out of reach.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def solve_with_reasons(
 
     Parameters
     ----------
-    stages : of the method, 3, 5 or 7: order 5, 9 or 13; others as in `solve`.
+    stages : of the method, 3, 5, 7 or 9: order 5, 9, 13 or 17; others as in `solve`.
 
     Examples
     --------
@@ -98,6 +99,10 @@ def solve_with_reasons(
     """
     theta = np.asarray(theta, dtype=np.float64)
     _check(graph, design)
+    if not 1e-13 <= rtol <= 0.01:
+        raise ValueError(f"rtol is {rtol:g}, expected a relative tolerance from 1e-13 to 0.01")
+    if atol is not None and not 0 < atol < np.inf:
+        raise ValueError(f"atol is {atol:g}, expected an amount above 0, or None for 1e-4 x rtol of all that is given")
     size = len(graph.names) if derivatives else 0
     B, T, n = len(theta), design.time_h.shape[1], len(graph.compartments)
     out = Solution(np.full((B, T, len(graph.observations)), np.nan),
@@ -392,18 +397,19 @@ class _Run:
         self.plan = _Schedule.of(graph, theta, design)
         self.lag = np.stack([theta[:, graph.names.index(q.lag)] if q.lag else np.zeros(B) for q in graph.ports], axis=1)
         self.flowing = [i for i, q in enumerate(graph.ports) if not _at_once(design.inputs[q.name])]
-        self.atol = np.full(B, atol) if atol is not None else self._nothing()
         self.time, self.step = self.plan.time_h[:, 0].copy(), np.full(B, np.inf)  # until something is there
         self.stop = np.zeros(B, dtype=np.intp)
+        self.final = np.max(np.concatenate(self.plan.sample, axis=1), axis=1)  # what happens later is of no interest
         self.state, self.area = np.zeros((B, 1 + p, n)), np.zeros((B, 1 + p, n))  # amounts first, then sensitivities
         self.stages = np.zeros((B, len(of.nodes), 1 + p, n))
         self.last = np.zeros(B)  # the step of `stages`; 0 where they say nothing about the next one
         self.found = np.zeros((len(self.plan.sample), B, 1 + p, T, n))
+        self.atol = np.full(B, atol) if atol is not None else self._nothing()
         self.reasons = [""] * B
         self.steps = np.zeros(B, dtype=np.intp)
 
     def _nothing(self) -> FloatArray:
-        last = self.plan.time_h.max(axis=1, where=np.isfinite(self.plan.time_h), initial=-np.inf)[:, None]
+        last = np.take_along_axis(self.plan.time_h, self.final[:, None], axis=1)
         total = np.zeros(len(last))
         for i, port in enumerate(self.graph.ports):
             given = np.abs(self.design.inputs[port.name].level(last - self.lag[:, i, None], True)[:, 0])
@@ -417,10 +423,8 @@ class _Run:
             self._advance(rows)
 
     def _active(self) -> IntArray:
-        M = self.plan.time_h.shape[1]
-        ahead = self.plan.time_h[np.arange(len(self.stop)), np.minimum(self.stop, M - 1)]
         alive = np.array([not r for r in self.reasons])
-        return np.flatnonzero(alive & (self.stop < M) & np.isfinite(ahead))
+        return np.flatnonzero(alive & (self.stop <= self.final))
 
     def _advance(self, rows: IntArray) -> None:
         target = self.plan.time_h[rows, self.stop[rows]]
@@ -445,7 +449,7 @@ class _Run:
         self.time[arrived] = target[good & (h == left)]
         if arrived.size:
             self._land(arrived)
-        self._give_up(rows[~good])
+        self._give_up(rows, good)
 
     def _accept(self, rows: IntArray, h: FloatArray, stages: FloatArray) -> None:
         mean = self.state[rows] + np.einsum("s,bspn->bpn", self.of.weights, stages)
@@ -454,13 +458,14 @@ class _Run:
         self.time[rows] += h
         self.stages[rows], self.last[rows] = stages, h
 
-    def _give_up(self, rows: IntArray) -> None:
-        """Say why problems whose step failed go no further, if they do not."""
-        for b in rows:
-            if self.step[b] < 1e-14 * max(1.0, abs(self.time[b])):
-                self.reasons[b] = f"no step is short enough at {self.time[b]:.4g} h: the amounts run away or jump"
-        for b in np.flatnonzero(self.steps >= _STEPS):
-            self.reasons[b] = self.reasons[b] or f"{_STEPS} steps led only to {self.time[b]:.4g} h; loosen rtol"
+    def _give_up(self, rows: IntArray, good: BoolArray) -> None:
+        """Say why problems go no further, if they do not."""
+        short = ~good & (self.step[rows] < 1e-14 * np.maximum(1.0, np.abs(self.time[rows])))
+        for b in rows[short]:
+            self.reasons[b] = f"no step is short enough at {self.time[b]:.4g} h: the amounts run away or jump"
+        long = ~short & (self.steps[rows] >= _STEPS) & (self.stop[rows] <= self.final[rows])
+        for b in rows[long]:
+            self.reasons[b] = f"{_STEPS} steps led only to {self.time[b]:.4g} h; loosen rtol"
 
     def _guess(self, rows: IntArray, h: FloatArray) -> FloatArray:
         known = self.last[rows] > 0
@@ -520,7 +525,7 @@ class _Run:
                 self.area[rows, 1 + parameter] -= np.where(moved, less * by, 0.0)
         new = (jumps != 0).any(axis=1) | ~np.isfinite(self.step[rows])
         self.step[rows] = np.where(new, self._first_step(rows, slope), self.step[rows])
-        self.last[rows] = 0.0
+        self.last[rows[new]] = 0.0
 
     def _first_step(self, rows: IntArray, slope: FloatArray) -> FloatArray:
         """Return a hundredth of the time in which amounts would change by themselves; what is too long is rejected."""

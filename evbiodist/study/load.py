@@ -128,6 +128,9 @@ def _read_tables(file: StudyFile, path: Path, problems: list[Problem]) -> Study:
     paths = {key: _table_path(root, key, name, path.name, problems) for key, name in names.items() if name}
     for source in tables.observations:
         _table_path(root, "observations", source.file, path.name, problems)
+    own = file.kinetics.models_file
+    if own:
+        _table_path(root, "models_file", own, path.name, problems, section="kinetics")
     subjects = read_table(paths["subjects"], Subject, ("subject", "label"), problems) if paths.get("subjects") else []
     scans = read_table(paths["scans"], ScanRecord, ("scan",), problems) if paths.get("scans") else []
     masses = read_table(paths["masses"], Mass, ("subject", "organ"), problems) if paths.get("masses") else []
@@ -147,19 +150,24 @@ def _read_tables(file: StudyFile, path: Path, problems: list[Problem]) -> Study:
         masses=tuple(masses),
         observation_sources=tables.observations,
         settings=Settings(**{name: getattr(file, name) for name in _SETTINGS}),
-        files=(path.name, *(n for n in names.values() if n), *(s.file for s in tables.observations)),
+        files=(
+            path.name,
+            *(n for n in names.values() if n),
+            *(s.file for s in tables.observations),
+            *((own,) if own else ()),
+        ),
         scans_table=tables.scans or "scans.csv",
     )
 
 
-def _table_path(root: Path, key: str, name: str, study: str, problems: list[Problem]) -> Any:
+def _table_path(root: Path, key: str, name: str, study: str, problems: list[Problem], section: str = "tables") -> Any:
     path = inside(root, name)
     if path is None:
         problems.append(Problem(study, name, "a path inside the study's folder", "move the file into the study",
-                                field=f"tables.{key}"))  # fmt: skip
+                                field=f"{section}.{key}"))  # fmt: skip
     elif not (is_there(path) and path.is_file()):
         problems.append(Problem(study, name, "an existing file", "correct the name or leave the key out",
-                                field=f"tables.{key}"))  # fmt: skip
+                                field=f"{section}.{key}"))  # fmt: skip
         return None
     return path
 

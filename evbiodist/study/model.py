@@ -93,6 +93,7 @@ class Subject(_Frozen):
     dose: float = Field(gt=0)
     dose_unit: Unit
     route: Route
+    infusion_h: float | None = Field(default=None, gt=0)
     group: str = "all"
     species: str | None = None
     sex: Literal["F", "M", "unknown"] = "unknown"
@@ -268,10 +269,16 @@ class CorrectionSettings(_Frozen):
 class KineticsSettings(_Frozen):
     """Rules of the non-compartmental analysis and the models to fit."""
 
-    method: Literal["linear", "lin-up-log-down", "log"] = "lin-up-log-down"
+    method: Literal["linear", "lin-up-log-down", "lin-log", "log"] = "lin-up-log-down"
     blq: Literal["drop", "zero", "lloq/2", "pknca"] = "pknca"
     max_extrap_pct: float = Field(default=20.0, gt=0, le=100)
     models: tuple[str, ...] = ("two_compartment_iv", "plasma_with_organs")
+    models_file: str | None = None
+    weights: Literal["pooled", "given", "constant", "proportional", "combined"] = "pooled"
+    loss: Literal["squares", "huber", "soft_l1", "cauchy"] = "squares"
+    fit_scale: Literal["linear", "log"] = "linear"
+    fit_blq: Literal["drop", "m3"] = "drop"
+    fixed: dict[str, float] = Field(default_factory=dict)
     level: float = Field(default=0.95, gt=0.5, lt=1)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from evbiodist.kinetics.analyse import Dosing, model_parameters, nca_parameters
 from evbiodist.kinetics.fit import fit
+from evbiodist.kinetics.search import FitSettings
 from evbiodist.study.model import OBSERVATION_COLUMNS, KineticsSettings
 
 TIMES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -172,7 +173,7 @@ def test_what_is_no_organ_is_no_compartment():
             for o, v, u in (("blood", 40 * math.exp(-0.7 * t), "pct_id_per_g"), ("liver", 50 * (1 - math.exp(-0.7 * t)), "pct_id"),
                             ("urine", 5 * t, "pct_id"), ("body", 90.0, "pct_id"), ("standard", 1.0, "pct_id"))]  # fmt: skip
     frame = table(rows)
-    rows, fits = model_parameters(frame, dosing_of(frame), ["plasma_with_organs"], 0.95)
+    rows, fits = model_parameters(frame, dosing_of(frame), ["plasma_with_organs"], FitSettings())
     assert fits["s", "g", "x", "plasma_with_organs"].data.seen == ("blood", "liver")
 
 
@@ -182,7 +183,7 @@ def test_names_that_begin_alike_keep_their_organ():
             for o, v, u in (("blood", 40 * math.exp(-0.7 * t), "pct_id_per_g"), ("gut", 5 * (1 - math.exp(-t)), "pct_id"),
                             ("gut_wall", 9 * (1 - math.exp(-t)), "pct_id"))]  # fmt: skip
     frame = table(rows)
-    rows, _ = model_parameters(frame, dosing_of(frame), ["plasma_with_organs"], 0.95)
+    rows, _ = model_parameters(frame, dosing_of(frame), ["plasma_with_organs"], FitSettings())
     assert found(rows, parameter="gut_wall_uptake_pct_id")["organ"] == "gut_wall"
     assert found(rows, parameter="k_in_gut_wall")["organ"] == "gut_wall"
     assert found(rows, parameter="gut_peak_pct_id")["organ"] == "gut"
