@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -233,8 +232,6 @@ def run(animals: int, photons: int, out: Path, result: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    # numba imports the package `coverage`; beside this script it would find coverage.py instead
-    sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--animals", type=int, default=8)
     parser.add_argument("--photons", type=int, default=800_000)

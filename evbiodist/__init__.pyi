@@ -31,6 +31,7 @@ from .kinetics.inputs import Exponentials as Exponentials
 from .kinetics.inputs import SampledCurve as SampledCurve
 from .kinetics.many import FitTable as FitTable
 from .kinetics.many import fit_many as fit_many
+from .kinetics.catalogue import read_models as read_models
 from .kinetics.data import curve_data as curve_data
 from .kinetics.nca import nca as nca
 from .kinetics.nca import nca_batch as nca_batch

@@ -1,7 +1,8 @@
 """Animals imaged again and again: their anatomy is inferred once, from all their images together.
 
 One task holds every in-vivo scan of the same animals with the same label, because views and times inform each
-other. A scan that cannot be read fails alone; the others of its animal go on without it.
+other. A scan that cannot be read fails alone; the others of its animal go on without it. An animal that cannot be
+inferred fails alone too; those beside it in the image go on.
 """
 
 from __future__ import annotations
@@ -69,6 +70,16 @@ class _Stage:
     flags: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class _Share:
+    """What one animal gives to one scan: rows, sentences, and for the picture its organs and residual, (Y, X)."""
+
+    rows: list[Observation]
+    warnings: list[str]
+    organs: OrganMap
+    residual: FloatArray
+
+
 def process_any(task: ScanTask | AnimalsTask) -> tuple[ScanResult | ValueError, ...]:
     """Quantify what belongs together: one scan, or all in-vivo scans of the same animals."""
     return (process(task),) if isinstance(task, ScanTask) else process_animals(task)
@@ -92,22 +103,35 @@ def process_animals(task: AnimalsTask) -> tuple[ScanResult | ValueError, ...]:
         mixed = ValueError(f"scans of {', '.join(task.records[0].subjects)} are in {' and in '.join(units)}, which do not add up; "
                            "image all of them in the same mode")  # fmt: skip
         return tuple(outcomes.get(record.scan, mixed) for record in task.records)
-    rows: dict[str, list[Observation]] = {s.record.scan: [] for s in stages}
-    warnings: dict[str, list[str]] = {s.record.scan: list(s.scan.warnings) for s in stages}
-    drawn: dict[str, tuple[OrganMap, FloatArray]] = {}
+    shares: dict[str, list[_Share]] = {s.record.scan: [] for s in stages}
+    failures: list[tuple[str, str]] = []
     for number, animal in enumerate(task.records[0].subjects if stages else (), 1):
         try:
-            _one_animal(task, stages, number, animal, rows, warnings, drawn)
+            found = _one_animal(task, stages, number, animal)
         except ValueError as err:
-            for stage in stages:
-                outcomes.setdefault(stage.record.scan, ValueError(f"{animal}: {err}"))
+            failures.append((animal, str(err)))
+            continue
+        for stage, share in zip(stages, found, strict=True):
+            shares[stage.record.scan].append(share)
     for stage in stages:
-        name = stage.record.scan
-        if name not in outcomes:
-            organs, residual = drawn[name]
-            outcomes[name] = ScanResult(tuple(rows[name]), picture(stage.scan, organs, residual), tuple(warnings[name]),
-                                        organs.organs)  # fmt: skip
+        outcomes[stage.record.scan] = _outcome(stage, shares[stage.record.scan], failures)
     return tuple(outcomes[record.scan] for record in task.records)
+
+
+def _outcome(
+    stage: _Stage, shares: Sequence[_Share], failures: Sequence[tuple[str, str]]
+) -> ScanResult | ValueError:  # fmt: skip
+    """Put together what the animals of a scan gave; a scan of which no animal could be quantified fails."""
+    if not shares:
+        return ValueError("; ".join(f"{animal}: {reason}" for animal, reason in failures))
+    organs, residual = shares[0].organs, shares[0].residual
+    for share in shares[1:]:
+        labels = np.where(share.organs.labels > 0, share.organs.labels, organs.labels)
+        organs = replace(share.organs, labels=labels)
+        residual = np.where(np.isfinite(share.residual), share.residual, residual)
+    return ScanResult(tuple(r for share in shares for r in share.rows), picture(stage.scan, organs, residual),
+                      (*stage.scan.warnings, *(w for share in shares for w in share.warnings)), organs.organs,
+                      tuple(failures))  # fmt: skip
 
 
 def atlas_only(task: AnimalsTask) -> list[Observation]:
@@ -181,23 +205,22 @@ def _standard(
     return share.pct_of_dose / value, se / value, share.pct_of_dose_se / share.pct_of_dose, "pct_id"
 
 
-def _one_animal(
-    task: AnimalsTask, stages: Sequence[_Stage], number: int, animal: str, rows: dict[str, list[Observation]],
-    warnings: dict[str, list[str]], drawn: dict[str, tuple[OrganMap, FloatArray]],
-) -> None:  # fmt: skip
+def _one_animal(task: AnimalsTask, stages: Sequence[_Stage], number: int, animal: str) -> list[_Share]:
+    """Return what one animal gives to each of its scans."""
     frames, unsure, body, times = _frames(task, stages, number)
     fit = infer(frames, body)
-    for t, time in enumerate(times):
-        first = next(s for s in stages if s.record.time_h == time)
-        rows[first.record.scan] += _rows(task, first, fit, t, number, animal)
+    found = []
     for i, stage in enumerate(stages):
-        name = stage.record.scan
-        warnings[name] += [f"{animal}: {said}" for said in (*unsure[i], *_pairs(fit))]
-        if not any(r.source == name and r.subject == animal for r in rows[name]):
-            warnings[name].append(
+        warnings = [f"{animal}: {said}" for said in (*unsure[i], *_pairs(fit))]
+        rows: list[Observation] = []
+        if stage is next(s for s in stages if s.record.time_h == stage.record.time_h):
+            rows = _rows(task, stage, fit, times.index(stage.record.time_h), number, animal)
+        else:
+            warnings.append(
                 f"its light of {animal} is part of the values of the other view at {stage.record.time_h:g} h"
             )
-        drawn[name] = _overlay(drawn.get(name), stage, frames[i], fit, i)
+        found.append(_Share(rows, warnings, *_overlay(frames[i], fit, i)))
+    return found
 
 
 def _frames(
@@ -298,10 +321,8 @@ def _pairs(fit: JointFit) -> list[str]:
     return [f"{a} and {b} are not resolvable: report them together, or add a view or band" for a, b in _collinear(fit)]
 
 
-def _overlay(
-    before: tuple[OrganMap, FloatArray] | None, stage: _Stage, frame: Frame, fit: JointFit, i: int
-) -> tuple[OrganMap, FloatArray]:  # fmt: skip
-    """Return where the inferred organs lie in the image, and the residual relative to the model, added to other animals'."""
+def _overlay(frame: Frame, fit: JointFit, i: int) -> tuple[OrganMap, FloatArray]:
+    """Return where the inferred organs lie in the image, and the residual relative to the model."""
     grid = BodyGrid.of(fit.anatomy, 1.5)
     shares = grid.shares(fit.anatomy)
     at = sampling(frame, grid)
@@ -309,10 +330,6 @@ def _overlay(
     layers = np.stack([(at @ shares[o].max(axis=0).ravel()).reshape(frame.image.shape) for o in names])
     labels = np.where(layers.max(axis=0) > 0.5, layers.argmax(axis=0) + 1, 0)
     relative = fit.residual[i] / np.maximum(fit.model[i], 0.02 * np.nanmax(fit.model[i]))
-    if before is not None:
-        held = before[0].resized(frame.image.shape)
-        labels = np.where(labels > 0, labels, held.labels)
-        relative = np.where(np.isfinite(relative), relative, before[1])
     if not labels.any():
         raise ValueError("no organ of the atlas lies in the image; check the outline")
     return OrganMap(labels.astype(np.int32), dict(enumerate(names, 1)), "inferred anatomy"), relative

@@ -18,9 +18,10 @@ from evbiodist.imaging.register import register_series
 from evbiodist.imaging.repeatability import roi_repeatability
 from evbiodist.imaging.segment import segment_body, segment_tray
 from evbiodist.imaging.series import quantify_series
+from evbiodist.imaging.spectra import read_spectra, split_bands
 from evbiodist.imaging.standards import fit_standards, read_standards
 from evbiodist.imaging.tray import SURE
-from evbiodist.imaging.unmix import read_spectra, split_bands, unmix
+from evbiodist.imaging.unmix import unmix
 from evbiodist.io.registry import read_scan
 from evbiodist.io.scan import Camera, FloatArray, Scan
 from evbiodist.study.flags import join, split
@@ -56,12 +57,16 @@ class ScanTask:
 
 @dataclass(frozen=True, eq=False)
 class ScanResult:
-    """Rows of the observations table, the picture (PNG) and what is odd about the scan, in sentences."""
+    """Rows of the observations table, the picture (PNG) and what is odd about the scan, in sentences.
+
+    `failures` names each animal of the scan that gave no rows, with the reason.
+    """
 
     rows: tuple[Observation, ...]
     picture: bytes
     warnings: tuple[str, ...]
     legend: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...] = ()
 
 
 def load_scan(root: Path, record: ScanRecord) -> Scan:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -204,17 +205,27 @@ def _la_cosmic(light: FloatArray, camera: Camera) -> BoolArray:
     wide = np.pad(light, _MARGIN, mode="reflect")  # its filters leave two rows at the border unlooked at
     mask = np.isnan(wide)
     electrons = np.where(mask, 0.0, wide) * (camera.gain_e or 1.0)
-    found, _ = astroscrappy.detect_cosmics(
-        np.ascontiguousarray(electrons, dtype=np.float32),
-        inmask=mask,
-        gain=1.0,
-        readnoise=max(camera.read_noise_e or 0.0, 0.1),
-        satlevel=np.inf,
-        sigclip=_SIGCLIP,
-        objlim=_OBJLIM,
-    )
+    with _threads().limit(limits=1, user_api="openmp"):
+        found, _ = astroscrappy.detect_cosmics(
+            np.ascontiguousarray(electrons, dtype=np.float32),
+            inmask=mask,
+            gain=1.0,
+            readnoise=max(camera.read_noise_e or 0.0, 0.1),
+            satlevel=np.inf,
+            sigclip=_SIGCLIP,
+            objlim=_OBJLIM,
+        )
     inner = (slice(_MARGIN, -_MARGIN),) * 2
     return np.asarray(found & ~mask, bool)[inner]
+
+
+@cache
+def _threads() -> Any:
+    """Return the control of astroscrappy's threads: on a busy machine they wait for each other a hundred times longer."""
+    import astroscrappy  # noqa: F401  so that its threads are there to be found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _sharpness(light: FloatArray, variance: FloatArray, fwhm_px: float) -> FloatArray:
@@ -245,8 +256,10 @@ def _too_dark(light: FloatArray, variance: FloatArray, frame: _Frame, sigma: flo
     ring[1, 1] = False
     lowest = ndimage.minimum_filter(np.where(np.isnan(light), np.inf, light), footprint=ring, mode="nearest")
     lowest = np.where(np.isfinite(lowest), lowest, 0.0)
-    spread = variance + _DARK_SHARE**2 * variance_counts(lowest, frame.camera or Camera(), frame.integer)
-    return np.asarray(_DARK_SHARE * lowest - light > sigma * np.sqrt(spread))
+    # half of less than nothing would be more: there the bias is overstated, and hides light whose noise stays
+    share = np.where(lowest > 0, _DARK_SHARE, 1.0)
+    spread = variance + share**2 * variance_counts(np.abs(lowest), frame.camera or Camera(), frame.integer)
+    return np.asarray(share * lowest - light > sigma * np.sqrt(spread))
 
 
 def _persistent(sharp: BoolArray) -> BoolArray:

@@ -78,12 +78,13 @@ class JointFit:
     Parameters
     ----------
     organs : names, the rest of the body last.
-    activity : (T, n) in the images' unit per unit of light in the organ; covariance : (T, n, n).
+    activity : (T, n) in the images' unit per unit of light in the organ; covariance : (T, n, n). NaN at a time that no
+        frame shows.
     anatomy : the animal as inferred; moved : parameter by name with its standard error.
     background : (n_frames,) per pixel.
     chi2_red : per frame, residual variance over the expected (1 when model and its stated error explain the image).
     residual, model : one (Y, X) a frame, signal minus model and the model; NaN where no weight was.
-    correlation : (n, n) of the first time's activities given the anatomy: what footprints alone cannot tell apart.
+    correlation : (n, n) of the first seen time's activities given the anatomy: what footprints alone cannot tell apart.
     flags, notes : for the report.
     """
 
@@ -451,13 +452,17 @@ class _Solved:
             scale, scale
         )
         blocks = np.stack([covariance[t * n : (t + 1) * n, t * n : (t + 1) * n] for t in range(times)])
-        alone = np.linalg.pinv(matrix[:n, :n] / np.outer(scale[:n], scale[:n]), hermitian=True)
+        seen = [f.time for f in p.frames]
+        own = slice(min(seen) * n, (min(seen) + 1) * n)
+        alone = np.linalg.pinv(matrix[own, own] / np.outer(scale[own], scale[own]), hermitian=True)
         spread = np.sqrt(np.diag(alone))
+        activity, unseen = self.activity.copy(), ~np.isin(np.arange(times), seen)
+        activity[unseen], blocks[unseen] = np.nan, np.nan
         moved = {name: (float(v), float(np.sqrt(covariance[first + k, first + k])))
                  for k, (name, v) in enumerate(zip(self.state.names, self.state.values, strict=True))}  # fmt: skip
         diffuse = all(optics(o, nm).diffuse for o in p.body.lobes
                       for f in p.frames for nm in (f.emission_nm, f.excitation_nm) if nm)  # fmt: skip
-        return JointFit(p.organs, self.activity, blocks, p.body, moved, self.background, np.array(chi2), tuple(residuals),
+        return JointFit(p.organs, activity, blocks, p.body, moved, self.background, np.array(chi2), tuple(residuals),
                         tuple(models), alone / np.outer(spread, spread), self.objective,
                         () if diffuse else ("beyond_diffusion",))  # fmt: skip
 

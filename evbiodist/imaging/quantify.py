@@ -7,12 +7,11 @@ lies in the same image, so that exposure, sensitivity and decay cancel.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from evbiodist.imaging.clean import NARROWEST_FWHM_PX, find_bad_pixels
 from evbiodist.imaging.estimator import Fit, estimate
@@ -39,7 +38,6 @@ _FITTED_LIMIT = 1.5
 _LA_SIGMA, _LEAST_PX = 4.5, 7
 #: Steps to the four pairs of opposite neighbours.
 _PAIRS = ((0, 1), (1, 0), (1, 1), (1, -1))
-_RING = np.array([[True, True, True], [True, False, True], [True, True, True]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -406,20 +404,8 @@ def _look(light: FloatArray, noise: Noise, fwhm_px: float) -> tuple[BoolArray, B
     camera = Camera(gain_e=gain, read_noise_e=gain * float(np.sqrt(noise.floor)), bias=0.0)
     bad = np.isnan(light)
     scan = Scan("", None, np.asarray(light, dtype=np.float64), "YX", camera=camera, bad=bad)
-    with _threads().limit(limits=1, user_api="openmp"):
-        found = find_bad_pixels(scan, fwhm_px=fwhm_px)
-    # a dead pixel is dark among bright ones; where the bias is overstated all light is below zero and means nothing
-    lowest = ndimage.minimum_filter(np.where(bad, np.inf, light), footprint=_RING, mode="nearest")
-    return found.cosmic, found.dead & ~bad & (lowest > 0)
-
-
-@cache
-def _threads() -> Any:
-    """Return the control of astroscrappy's threads: on a busy machine they wait for each other a hundred times longer."""
-    import astroscrappy  # noqa: F401  so that its threads are there to be found
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
+    found = find_bad_pixels(scan, fwhm_px=fwhm_px)
+    return found.cosmic, found.dead & ~bad
 
 
 def suspects(light: NDArray[Any], noise: Noise, fwhm_px: float) -> NDArray[np.intp]:
@@ -446,9 +432,10 @@ def suspects(light: NDArray[Any], noise: Noise, fwhm_px: float) -> NDArray[np.in
             sharp.append(np.stack(at, axis=1)[sure] + np.array([dy, abs(dx)]))
     before, middle, after = _opposite(light, 0, 1)
     lowest = np.minimum(before, after)
-    deep = 2 * _RAY_SIGMA * float(np.sqrt(1.25)) * sigma
-    if not np.fmax.reduce(lowest, axis=None) <= deep:
-        dark.append(np.argwhere((lowest - 2 * middle > deep) & (lowest > 0)) + np.array([0, 1]))
+    depth = np.minimum(lowest, lowest / 2) - middle  # half of less than nothing would be more
+    deep = _RAY_SIGMA * float(np.sqrt(1.25)) * sigma
+    if not np.fmax.reduce(depth, axis=None) <= deep:
+        dark.append(np.argwhere(depth > deep) + np.array([0, 1]))
     found = [at for at in np.concatenate(sharp) if _stands_out(light, at, sigma)] if sharp else []
     places = np.array([*found, *(at for group in dark for at in group)], dtype=np.intp).reshape(-1, 2)
     return np.unique(places, axis=0)

@@ -122,50 +122,6 @@ def roi_repeatability(
     return Repeatability(names, value, np.stack(values), seed, tuple(notes))
 
 
-def perturbed_sums(
-    image: FloatArray,
-    organs: OrganMap,
-    *,
-    shift_sd: float,
-    grow_sd: float,
-    rotation_sd_deg: float = 0.0,
-    draws: int = 200,
-    seed: int = 0,
-    spacing_mm: Sequence[float] | None = None,
-) -> FloatArray:
-    """Return plain sums of an image over perturbed outlines, the quick way; parameters as in `roi_repeatability`.
-
-    Parameters
-    ----------
-    image : (Y, X) or (Z, Y, X) signal above background, in the shape of the map; pixels that are not finite count as 0.
-
-    Returns
-    -------
-    array, shape (draws, n_organs), from the same maps that `roi_repeatability` draws with that seed.
-
-    Examples
-    --------
-    >>> labels = np.zeros((30, 30), int); labels[10:20, 10:20] = 1
-    >>> organs = OrganMap(labels, {1: "liver"}, "label image")
-    >>> perturbed_sums(np.ones((30, 30)), organs, shift_sd=0.3, grow_sd=0.0, draws=3).shape
-    (3, 1)
-    """
-    if image.shape != organs.labels.shape:
-        raise ValueError(f"the image has shape {image.shape}, the {organs.origin} {organs.labels.shape}; "
-                         "put the organs on the image's grid")  # fmt: skip
-    weights = np.where(np.isfinite(image), image, 0.0).ravel()
-    column = {organ: i for i, organ in enumerate(organs.organs)}
-    top = max(organs.names)
-    sums = np.zeros((draws, len(column)))
-    maps = _perturbed(organs, shift_sd, grow_sd, rotation_sd_deg, draws, seed, spacing_mm, [])
-    for row, labels in zip(sums, maps, strict=True):
-        by_value = np.bincount(labels.ravel(), weights, top + 1)
-        for value, organ in organs.names.items():
-            if organ in column:
-                row[column[organ]] += by_value[value]
-    return sums
-
-
 def _measured(measure: Measure, organs: OrganMap, which: str, names: tuple[str, ...] = ()) -> FloatArray:
     """Measure a map and insist on one finite number an organ."""
     names = names or organs.organs

@@ -5,22 +5,20 @@ Holds a path and offsets but no open file: it crosses to worker processes whole.
 
 from __future__ import annotations
 
-import operator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evbiodist.io.stream import LazyArray
 from evbiodist.study.problems import UnreadableImage
 
 #: Up to this size pixels are read at once, in bytes.
 SMALL_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class FramesOnDisk:
+class FramesOnDisk(LazyArray):
     """An array of shape (T, ...) whose frames lie at known places in a file; (...) for a single frame.
 
     Parameters
@@ -29,10 +27,6 @@ class FramesOnDisk:
     stored : dtype in the file, of either byte order; slices come in the machine's own.
     frame_shape : of one frame, slowest axis first.
     offsets : first byte of every frame.
-
-    Raises
-    ------
-    IndexError : anything but whole numbers, slices and `...` as an index.
 
     Examples
     --------
@@ -44,44 +38,25 @@ class FramesOnDisk:
     ((2, 2, 3), [[6, 7, 8], [9, 10, 11]], [2, 8])
     """
 
-    path: Path
-    stored: np.dtype[Any]
-    frame_shape: tuple[int, ...]
-    offsets: tuple[int, ...]
+    def __init__(
+        self, path: Path, stored: np.dtype[Any], frame_shape: tuple[int, ...], offsets: tuple[int, ...]
+    ) -> None:
+        self.path, self.stored, self.frame_shape, self.offsets = path, stored, frame_shape, offsets
+        self.shape = (len(offsets), *frame_shape) if len(offsets) > 1 else frame_shape
+        self.dtype = stored.newbyteorder("=")
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of every axis."""
-        return (len(self.offsets), *self.frame_shape) if len(self.offsets) > 1 else self.frame_shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the slices."""
-        return self.stored.newbyteorder("=")
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all frames."""
-        return int(np.prod(self.shape, dtype=object)) * self.stored.itemsize
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        picks = _expanded(key, self.ndim)
+    def _take(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
         if len(self.offsets) == 1:
-            return self._frame(0, picks)
-        first, rest = picks[0], picks[1:]
+            return self._frame(0, index)
+        first, rest = index[0], index[1:]
         if not isinstance(first, slice):
-            return self._frame(operator.index(first), rest)
+            return self._frame(first, rest)
         chosen = [self._frame(i, rest) for i in range(*first.indices(len(self.offsets)))]
         return np.stack(chosen) if chosen else np.empty((0, *self._frame(0, rest).shape), self.dtype)
 
-    def _frame(self, index: int, picks: tuple[Any, ...]) -> NDArray[Any]:
-        pixels = np.memmap(self.path, self.stored, "r", self.offsets[index], self.frame_shape)
-        return np.array(pixels[picks], dtype=self.dtype)
+    def _frame(self, number: int, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        pixels = np.memmap(self.path, self.stored, "r", self.offsets[number], self.frame_shape)
+        return np.array(pixels[index], dtype=self.dtype)
 
 
 def frames_from(
@@ -123,16 +98,3 @@ def bad_pixels(path: Path, counts: NDArray[Any], warnings: list[str]) -> NDArray
         return None
     warnings.append(f"{100 * bad.mean():.3g} % of the pixels are not finite numbers and are left out")
     return bad
-
-
-def _expanded(key: Any, ndim: int) -> tuple[Any, ...]:
-    """Return an index with one entry for every axis."""
-    picks = list(key) if isinstance(key, tuple) else [key]
-    if not any(p is Ellipsis for p in picks):
-        picks.append(Ellipsis)
-    at = next(i for i, p in enumerate(picks) if p is Ellipsis)
-    missing = ndim - (len(picks) - 1)
-    picks[at : at + 1] = [slice(None)] * missing
-    if missing < 0 or any(not isinstance(p, slice) and not hasattr(p, "__index__") for p in picks):
-        raise IndexError(f"{key!r} does not index {ndim} axes; use whole numbers, slices and ...")
-    return tuple(picks)

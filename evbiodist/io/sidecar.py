@@ -64,7 +64,8 @@ class Sidecar(BaseModel):
     Parameters
     ----------
     evbiodist : 1, the version of these keys.
-    axes : one letter an axis, slowest first, in the order in which `evbiodist info` shows the TIFF's own (`TYX`, `ZYX`).
+    axes : one letter an axis, slowest first, in the order in which `evbiodist info` shows the TIFF's own (`TYX`, `ZYX`),
+        or in which its planes are stored where the TIFF names no axes.
     pixel_size_mm : one number, or [y, x]. slice_mm : distance of neighbouring slices.
     unit : of ``(counts - offset) * scale``: counts, p/s/cm2/sr, (p/s/cm2/sr)/(uW/cm2) or Bq/mL.
     offset, scale : one number each. exposure_s : exposure of one frame. systematic_rel : calibration error, 0.05 is 5 %.
@@ -152,7 +153,8 @@ def read_sidecar(path: Path) -> Scan:
     side = sidecar_of(path)
     if side is None:
         raise UnreadableImage(path, f"there is no sidecar {path.stem}.json or .toml with the key evbiodist beside it")
-    return apply(tiff.read_tiff(path), _load(path, side), side)
+    keys = _load(path, side)
+    return apply(tiff.read_tiff(path, axes_follow="axes" in keys), keys, side)
 
 
 def apply(scan: Scan, keys: dict[str, Any], side: Path) -> Scan:

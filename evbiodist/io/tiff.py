@@ -10,7 +10,6 @@ import math
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,16 +19,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from evbiodist.io.ome_xml import LENGTHS_MM, OmeFacts, ome_facts, ome_image, ome_length
 from evbiodist.io.registry import Reader
-from evbiodist.io.scan import Band, Camera, Scan
+from evbiodist.io.scan import Camera, Scan
 from evbiodist.io.stream import LazyArray, ahead, in_order
-from evbiodist.io.timing import FrameTiming
 from evbiodist.study.problems import UnreadableImage
 
-_MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0, "m": 1e3, "um": 1e-3, "µm": 1e-3, "μm": 1e-3,
-       "micron": 1e-3, "microns": 1e-3, "micrometer": 1e-3, "nm": 1e-6, "inch": 25.4}  # fmt: skip
-_SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_NM = {"nm": 1.0, "µm": 1e3, "μm": 1e3, "Å": 0.1, "pm": 1e-3}
 _RESOLUTION_UNIT_MM = {2: 25.4, 3: 10.0}
 #: Resolutions that programs write when they know none (dots per inch).
 _SCREEN_DPI = {1.0, 72.0, 96.0}
@@ -46,12 +41,14 @@ def _takes(path: Path) -> bool:
         return handle.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or path.suffix.lower() in {".tif", ".tiff"}
 
 
-def read_tiff(path: Path) -> Scan:
+def read_tiff(path: Path, *, axes_follow: bool = False) -> Scan:
     """Read a TIFF stack as counts with what its metadata state, and nothing else.
 
     Parameters
     ----------
     path : a TIFF, ImageJ TIFF or single-file OME-TIFF.
+    axes_follow : the caller will name the axes, as a sidecar does. A stack of four or five axes that names only YX is
+        then given the last of the letters TCZYX for the time being; otherwise it is refused.
 
     Returns
     -------
@@ -77,9 +74,9 @@ def read_tiff(path: Path) -> Scan:
     try:
         with tifffile.TiffFile(path, _multifile=False) as tif:
             check_complete(path, tif)
-            ome = _ome_image(path, tif)  # before .series, which fills up whatever planes the XML dreams of
+            ome = ome_image(path, tif)  # before .series, which fills up whatever planes the XML dreams of
             series = tif.series[0]
-            axes = _axes(path, series, int(tif.pages[0].photometric))  # type: ignore[union-attr]
+            axes, unnamed = _axes(path, series, int(tif.pages[0].photometric), axes_follow)  # type: ignore[union-attr]
             _check_series(path, tif, series)
             counts, axes = in_order(_pixels(path, tif, series), axes)
             size, notes = _pixel_size(tif, ome)
@@ -87,12 +84,12 @@ def read_tiff(path: Path) -> Scan:
             others = len(tif.series) - 1
     except tifffile.TiffFileError as err:
         raise UnreadableImage(path, f"not a TIFF that can be read ({err}); export it again") from err
-    more = _OmeFacts() if ome is None else _ome_facts(ome, dict(zip(axes, counts.shape, strict=True)))
+    more = OmeFacts() if ome is None else ome_facts(ome, dict(zip(axes, counts.shape, strict=True)))
     warnings = [f"the file holds {others} more image{'s' if others > 1 else ''} of another shape, which "
                 f"{'are' if others > 1 else 'is'} not read"] if others else []  # fmt: skip
     return Scan(path.name, path, counts, axes, size, camera=Camera(), header={"acquired": acquired} if acquired else {},
                 slice_mm=more.slice_mm, timing=more.timing, bands=more.bands, exposure_s=more.exposure_s,
-                notes=(*notes, *more.notes), warnings=(*warnings, *more.warnings))  # fmt: skip
+                notes=(*unnamed, *notes, *more.notes), warnings=(*warnings, *more.warnings))  # fmt: skip
 
 
 def check_complete(path: Path, tif: tifffile.TiffFile) -> None:
@@ -134,16 +131,21 @@ def _check_series(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageS
                                     f"but its pages hold {held}: planes are missing; export it again")  # fmt: skip
 
 
-def _axes(path: Path, series: tifffile.TiffPageSeries, photometric: int) -> str:
-    """Return one letter an axis; what a file calls sequence, index or sample is taken as frames."""
+def _axes(
+    path: Path, series: tifffile.TiffPageSeries, photometric: int, axes_follow: bool
+) -> tuple[str, tuple[str, ...]]:  # fmt: skip
+    """Return one letter an axis and a note; what a file calls sequence, index or sample is taken as frames."""
     if photometric in {2, 3, 5, 6} and "S" in series.axes:
         raise UnreadableImage(path, "it is a colour picture, whose values are not measurements; "
                                     "export the grey image with counts")  # fmt: skip
     axes = re.sub("[QIS]", "T", series.axes)
-    if not axes.endswith("YX") or len(set(axes)) != len(axes):
-        raise UnreadableImage(path, f"its axes are {series.axes} ({' x '.join(map(str, series.shape))}); expected planes "
-                                    "(YX) in a stack, with each axis once: export one grey plane a page")  # fmt: skip
-    return axes
+    if axes.endswith("YX") and len(set(axes)) == len(axes):
+        return axes, ()
+    if axes_follow and axes.endswith("YX") and axes.count("T") == len(axes) - 2 <= 3:
+        return "TCZYX"[-len(axes) :], (f"the image does not name its axes ({series.axes})",)
+    raise UnreadableImage(path, f"its axes are {series.axes} ({' x '.join(map(str, series.shape))}); expected planes "
+                                "(YX) in a stack, with each axis once: export one grey plane a page, or name the axes in a "
+                                "sidecar")  # fmt: skip
 
 
 def _pixels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> NDArray[Any]:
@@ -250,140 +252,20 @@ def _reopened(path: Path) -> LazyPages:
         return LazyPages(path, tif, tif.series[0])
 
 
-@dataclass(frozen=True)
-class _OmeFacts:
-    """What OME-XML says of an image beside its pixel size."""
-
-    slice_mm: float | None = None
-    timing: FrameTiming | None = None
-    bands: tuple[Band, ...] = ()
-    exposure_s: float | None = None
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-def _ome_image(path: Path, tif: tifffile.TiffFile) -> Element | None:
-    """Return the `Pixels` of the first image of OME-XML whose planes are all in this file; None without OME-XML."""
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import ParseError, fromstring
-
-    if "<!DOCTYPE" in (tif.pages[0].description or ""):  # type: ignore[union-attr]
-        raise UnreadableImage(path, "its XML description holds a DOCTYPE, which is refused; export it again")
-    if not tif.is_ome:
-        return None
-    try:
-        root = fromstring(tif.ome_metadata or "", forbid_dtd=True)
-    except (ParseError, DefusedXmlException) as err:
-        raise UnreadableImage(path, f"its OME-XML cannot be read ({err}); export it again") from err
-    images = root.findall("{*}Image/{*}Pixels")
-    if not images:
-        raise UnreadableImage(path, "its OME-XML describes no image of this file (the description lies in a companion "
-                                    "file); export it as one file")  # fmt: skip
-    pages = len(tif.pages)
-    planes = sum(_declared(path, pixels, pages) for pixels in images)
-    if planes > pages:
-        first = "x".join(images[0].get(f"Size{axis}", "?") for axis in "TCZ")
-        raise UnreadableImage(path, f"its OME-XML declares {planes} planes (T x C x Z of the first image: {first}), the "
-                                    f"file holds {pages} pages; export it as one complete file")  # fmt: skip
-    return images[0]
-
-
-def _declared(path: Path, pixels: Element, pages: int) -> int:
-    """Return how many pages an OME image declares; refuse one that points outside of the file's pages."""
-    try:
-        t, c, z = (int(pixels.attrib[f"Size{axis}"]) for axis in "TCZ")
-        samples = max([int(channel.get("SamplesPerPixel", 1)) for channel in pixels.findall("{*}Channel")], default=1)
-        reach = [
-            int(data.get("IFD", 0)) + int(data.get("PlaneCount", data.get("NumPlanes", 1)))
-            for data in pixels.findall("{*}TiffData")
-        ]
-    except (KeyError, ValueError) as err:
-        raise UnreadableImage(path, f"its OME-XML states no usable sizes ({err}); export it again") from err
-    if min(t, c, z, samples) < 1:
-        raise UnreadableImage(path, f"its OME-XML states sizes T {t}, C {c}, Z {z}; expected 1 or more of each")
-    if max(reach, default=0) > pages or any(int(data.get("IFD", 0)) < 0 for data in pixels.findall("{*}TiffData")):
-        raise UnreadableImage(path, f"its OME-XML names page {max(reach)}, the file holds {pages} pages; export it as one "
-                                    "complete file")  # fmt: skip
-    return max(1, t * z * c // samples)
-
-
-def _ome_facts(pixels: Element, extents: dict[str, int]) -> _OmeFacts:
-    """Read slice distance, times and bands; what contradicts the image is left out and said."""
-    notes: list[str] = []
-    warnings: list[str] = []
-    depth = _ome_length(pixels, "Z") if "Z" in extents else None
-    channels = pixels.findall("{*}Channel")
-    bands = tuple(_ome_band(channel) for channel in channels)
-    if len(bands) != extents.get("C", 1) or not any(b != Band() for b in bands):
-        bands = ()
-    timing, exposure = None, _ome_exposure(pixels)
-    if extents.get("T", 1) > 1:
-        try:
-            timing = _ome_timing(pixels, extents, exposure, notes)
-        except ValueError as err:  # TimingError, or a plane number that is none
-            warnings.append(f"the frame times of OME are not used: {err}")
-    return _OmeFacts(depth, timing, bands, exposure, tuple(notes), tuple(warnings))
-
-
-def _ome_band(channel: Element) -> Band:
-    emission, excitation = (_number(channel, f"{kind}Wavelength", _NM, "nm") for kind in ("Emission", "Excitation"))
-    return Band(emission, excitation, channel.get("Name", ""))
-
-
-def _ome_exposure(pixels: Element) -> float | None:
-    """Return the exposure that all planes share, in s."""
-    times = {_number(plane, "ExposureTime", _SECONDS) for plane in pixels.findall("{*}Plane")}
-    return times.pop() if len(times) == 1 else None
-
-
-def _ome_timing(
-    pixels: Element, extents: dict[str, int], exposure: float | None, notes: list[str]
-) -> FrameTiming | None:
-    """Return frame times as measured (DeltaT of each frame's first plane), else as planned (TimeIncrement)."""
-    frames = extents["T"]
-    measured = {
-        int(plane.get("TheT", -1)): _number(plane, "DeltaT", _SECONDS, low=-math.inf)
-        for plane in pixels.findall("{*}Plane")
-        if plane.get("TheC", "0") == "0" and plane.get("TheZ", "0") == "0"
-    }
-    step = _number(pixels, "TimeIncrement", _SECONDS)
-    start = tuple(measured.get(t) for t in range(frames))
-    if None not in start:
-        notes.append("frame times from OME's DeltaT of each frame's first plane")
-    elif step is not None:
-        start = tuple(t * step for t in range(frames))
-        notes.append(f"frame times from OME's TimeIncrement of {step:g} s")
-    else:
-        notes.append("OME states no frame times with a unit")
-        return None
-    single = exposure is not None and extents.get("Z", 1) == extents.get("C", 1) == 1
-    notes.append(
-        "frames last as long as the exposure" if single else "how long a frame lasts is not stated: taken as 0"
-    )
-    return FrameTiming(cast(tuple[float, ...], start), ((exposure if single else 0.0),) * frames)  # type: ignore[arg-type]
-
-
-def _number(element: Element, name: str, units: dict[str, float], default: str = "", low: float = 0.0) -> float | None:
-    """Return an attribute in the base unit of `units`; None without a known unit, or not finite and above `low`."""
-    try:
-        value = float(element.get(name, "nan")) * units.get(element.get(f"{name}Unit", default), math.nan)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value > low else None
-
-
 def _pixel_size(tif: tifffile.TiffFile, ome: Element | None) -> tuple[tuple[float, float] | None, list[str]]:
     """Return (y, x) in mm and a note on where it comes from; None where the file does not say."""
     if ome is not None:
-        y, x = (_ome_length(ome, axis) for axis in "YX")
+        y, x = (ome_length(ome, axis) for axis in "YX")
         return ((y, x), ["pixel size from OME"]) if y and x else (None, ["OME states no pixel size"])
     page = tif.pages[0]
     x_res, y_res = (page.tags.valueof(name) for name in ("XResolution", "YResolution"))  # type: ignore[union-attr]
     per_unit = [_ratio(y_res), _ratio(x_res)]
     if tif.is_imagej and tif.imagej_metadata:
         unit = str(tif.imagej_metadata.get("unit", "")).replace("\\u00B5", "µ")
-        if unit in _MM and all(per_unit):
-            return (_MM[unit] / per_unit[0], _MM[unit] / per_unit[1]), [f"pixel size from ImageJ, in {unit}"]
+        if unit in LENGTHS_MM and all(per_unit):
+            return (LENGTHS_MM[unit] / per_unit[0], LENGTHS_MM[unit] / per_unit[1]), [
+                f"pixel size from ImageJ, in {unit}"
+            ]
         return None, ["ImageJ states no unit of length"]
     unit_code = page.tags.valueof("ResolutionUnit", default=1)  # type: ignore[union-attr]
     factor = _RESOLUTION_UNIT_MM.get(int(unit_code or 1))
@@ -392,10 +274,6 @@ def _pixel_size(tif: tifffile.TiffFile, ome: Element | None) -> tuple[tuple[floa
     if factor == 25.4 and per_unit[1] in _SCREEN_DPI:
         return None, [f"a resolution of {per_unit[1]:g} dpi is a program's default, so the pixel size is unknown"]
     return (factor / per_unit[0], factor / per_unit[1]), ["pixel size from the resolution tags"]
-
-
-def _ome_length(pixels: Element, axis: str) -> float | None:
-    return _number(pixels, f"PhysicalSize{axis}", _MM, "µm")
 
 
 def _ratio(value: Any) -> float:

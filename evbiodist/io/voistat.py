@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evbiodist.io.living_image import (
+from evbiodist.io.organ_tables import OrganTable
+from evbiodist.io.registry import Reader
+from evbiodist.io.roi_tables import (
     Grid,
     RoiTable,
     is_aside,
@@ -21,8 +23,6 @@ from evbiodist.io.living_image import (
     observe,
     writes_commas,
 )
-from evbiodist.io.organ_tables import OrganTable
-from evbiodist.io.registry import Reader
 from evbiodist.io.timing import FrameTiming, TimingError
 from evbiodist.study import units
 from evbiodist.study.flags import join

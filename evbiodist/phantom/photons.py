@@ -247,34 +247,6 @@ def illuminate(
     )  # fmt: skip
 
 
-def fluence_from_above(
-    labels: NDArray[Any], optics: Mapping[int, Optics], spacing_mm: float | Sequence[float], photons: int, seed: int,
-    from_below: bool = False, **options: Any,
-) -> FloatArray:  # fmt: skip
-    """Return the fluence in each voxel under light from above: the excitation of a fluorescent label.
-
-    Parameters
-    ----------
-    labels, optics, spacing_mm, photons, seed, from_below : as for `illuminate`.
-    **options : `cone_deg`, `n`, `faces`, `threads` of `illuminate`.
-
-    Returns
-    -------
-    array : fluence relative to the irradiance, shape (Z, Y, X), 0 in air.
-
-    Raises
-    ------
-    ValueError : as for `trace`.
-
-    Examples
-    --------
-    >>> slab = np.ones((4, 1, 1), int)
-    >>> fluence_from_above(slab, {1: (0.0, 0.0, 0.0)}, (1.0, 1e4, 1e4), 100, seed=1, n=1.0).ravel().round(6)
-    array([1., 1., 1., 1.])
-    """
-    return illuminate(labels, optics, spacing_mm, photons, seed, from_below=from_below, **options).fluence
-
-
 # What is handed to the compiled steps. Positions are in voxels, directions are cosines in mm, order z, y, x.
 
 

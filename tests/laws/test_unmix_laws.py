@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evbiodist.imaging.unmix import Spectra, unmix
+from evbiodist.imaging.spectra import Spectra
+from evbiodist.imaging.unmix import unmix
 
 SEEDS = st.integers(0, 2**32 - 1)
 KINDS = st.booleans()

@@ -15,6 +15,8 @@ import evbiodist as ev
 from evbiodist.batch.animals import AnimalsTask, _stage, process_animals
 from evbiodist.batch.engine import one_thread
 from evbiodist.batch.pipeline import run_study
+from evbiodist.batch.scans import load_scan
+from evbiodist.imaging.segment import segment_body
 from evbiodist.io.ivis import READER as IVIS_READER
 from evbiodist.io.registry import read_scan
 from evbiodist.phantom.ivis import Ivis
@@ -185,13 +187,20 @@ def test_a_view_that_nobody_states_is_decided_by_the_light(study, result, tmp_pa
         assert "the head is where the outline suggests, seen is the dorsal side: the light fits by" in said
 
 
-def test_animals_side_by_side_are_told_apart(tmp_path):
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two animals side by side, and their results."""
+    folder = tmp_path_factory.mktemp("pair")
     design = OpticalDesign(times_h=(1.0,), animals=2, views=("dorsal",), label=LabelTruth("Luc"), emission_nm=700.0,
                            excitation_nm=None, flux_per_pct=1e9, animal_cv=0.6)  # fmt: skip
-    write_optical_study(tmp_path / "s", 5, design)
-    found = run_study(load_study(tmp_path / "s"), tmp_path / "out", quantify_only=True)
+    write_optical_study(folder / "s", 5, design)
+    return folder / "s", run_study(load_study(folder / "s"), folder / "out", quantify_only=True)
+
+
+def test_animals_side_by_side_are_told_apart(pair):
+    folder, found = pair
     assert found.failures == []
-    truth = {(r["name"], r["organ"]): float(r["reading"]) for r in rows(tmp_path / "s" / "truth.csv")
+    truth = {(r["name"], r["organ"]): float(r["reading"]) for r in rows(folder / "truth.csv")
              if r["kind"] == "observation"}  # fmt: skip
     assert {(r["subject"], r["organ"]) for r in found.observations} == set(truth)
     own, other = [], []
@@ -202,6 +211,51 @@ def test_animals_side_by_side_are_told_apart(tmp_path):
     assert np.max(np.abs(own)) < 4
     assert np.sum(np.square(own)) < np.sum(np.square(other))
     assert all(r["source"] == "Luc_1h_dorsal" for r in found.observations)
+
+
+def broken_pair(pair, tmp_path, *broken):
+    """Draw both animals as they were found, but some as discs, which no mouse lies like."""
+    folder = shutil.copytree(pair[0], tmp_path / "s")
+    labels = np.array(tifffile.imread(folder / "standard.tif"))
+    (record,) = load_study(folder).scans
+    bodies = segment_body(load_scan(folder, record), expected=2)
+    for number in (1, 2):
+        mask = bodies.resized(labels.shape).mask(f"animal_{number}")
+        if number in broken:
+            y, x = np.indices(labels.shape)
+            mask = np.hypot(*(at - at[mask].mean() for at in (y, x))) < 8
+        labels[mask] = number + 1
+    tifffile.imwrite(folder / "standard.tif", labels)
+    text = tomllib.loads((folder / "study.toml").read_text())
+    text["imaging"]["organ_labels"] |= {"2": "animal_1", "3": "animal_2"}
+    (folder / "study.toml").write_text(tomli_w.dumps(text))
+    return folder
+
+
+def test_an_animal_that_cannot_be_inferred_fails_alone(pair, tmp_path):
+    folder = broken_pair(pair, tmp_path, 2)
+    found = run_study(load_study(folder), tmp_path / "out", quantify_only=True)
+    (failure,) = found.failures
+    assert (failure["what"], failure["name"], failure["subject"]) == ("animal", "Luc_1h_dorsal", "Luc_2")
+    assert "Luc_2: animal_2 of the label image is 1" in failure["reason"]
+    assert "times as long as wide" in failure["reason"]
+    beside = [r for r in pair[1].observations if r["subject"] == "Luc_1"]
+    assert len(beside) > 5
+    assert found.observations == beside
+    before = result_bytes(tmp_path / "out")
+    assert "Luc_2" in (tmp_path / "out" / "failures.csv").read_text()
+    again = run_study(load_study(folder), tmp_path / "out", quantify_only=True)
+    assert again.failures == found.failures
+    assert result_bytes(tmp_path / "out") == before
+
+
+def test_a_scan_of_which_every_animal_fails_is_one_failure_that_names_them(pair, tmp_path):
+    found = run_study(load_study(broken_pair(pair, tmp_path, 1, 2)), tmp_path / "out", quantify_only=True)
+    (failure,) = found.failures
+    assert failure["what"] == "scan"
+    assert found.observations == []
+    assert failure["reason"].startswith("Luc_1: animal_1 of the label image is 1")
+    assert "; Luc_2: animal_2 of the label image is 1" in failure["reason"]
 
 
 # ---------------------------------------------------------------- what cannot be done, in words

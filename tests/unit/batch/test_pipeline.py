@@ -36,6 +36,12 @@ def tiny(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def tiny_run(tiny, tmp_path_factory):
+    """The whole run of `tiny` on one worker, which tests may copy but not change."""
+    return ev.run(tiny, tmp_path_factory.mktemp("tiny_results"), workers=1)
+
+
 def test_result_folder_is_the_contract(small_results):
     files = {p.name for p in small_results.iterdir()}
     assert {"observations.csv", "parameters.csv", "agreement.csv", "consensus.csv", "failures.csv", "report.html",
@@ -88,50 +94,47 @@ def test_provenance_names_inputs_and_outputs(small_study, small_results):
     assert set(held["versions"]) >= {"python", "numpy", "lmfit"}
 
 
-def test_workers_and_settings_toml_give_the_same_bytes(tiny, tmp_path):
-    ev.run(tiny, tmp_path / "one", workers=1)
+def test_workers_and_settings_toml_give_the_same_bytes(tiny, tiny_run, tmp_path):
     ev.run(tiny, tmp_path / "two", workers=2)
-    ev.run(tmp_path / "one" / "settings.toml", tmp_path / "again")
-    first = bytes_of(tmp_path / "one")
+    ev.run(tiny_run.out / "settings.toml", tmp_path / "again")
+    first = bytes_of(tiny_run.out)
     assert bytes_of(tmp_path / "two") == first
     assert bytes_of(tmp_path / "again") == first
 
 
-def test_killed_and_run_again_gives_the_same_bytes(tiny, tmp_path):
-    ev.run(tiny, tmp_path / "whole")
-    killed = 0
-    for delay in (1.5, 2.0, 2.5, 3.0, 4.0):
+def test_killed_and_run_again_gives_the_same_bytes(tiny, tiny_run, tmp_path):
+    """Killed with few scans done, half of them, nearly all, and while curves are fitted."""
+    for scans in (1, 6, 11, 12):
         command = [sys.executable, "-m", "evbiodist", "run", str(tiny), "--out", str(tmp_path / "killed"), "--quiet"]
         process = subprocess.Popen(command)
-        time.sleep(delay)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
+        while len(list((tmp_path / "killed" / "scans").glob("*.json"))) < scans:
+            assert process.poll() is None
+            time.sleep(0.01)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
         process.wait()
-    assert killed >= 3
     result = ev.run(tiny, tmp_path / "killed")
     assert not result.failures
-    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+    assert bytes_of(tmp_path / "killed") == bytes_of(tiny_run.out)
     assert not list((tmp_path / "killed").rglob(".part-*"))
 
 
-def test_a_rerun_reads_shards_and_a_changed_scan_is_done_anew(tiny, tmp_path):
+def test_a_rerun_reads_shards_and_a_changed_scan_is_done_anew(tiny, tiny_run, tmp_path):
     study = shutil.copytree(tiny, tmp_path / "study")
+    shutil.copytree(tiny_run.out, tmp_path / "out")
     events = []
-    run_study(load_study(study), tmp_path / "out")
-    run_study(load_study(study), tmp_path / "out", progress=events.append)
+    run_study(load_study(study), tmp_path / "out", quantify_only=True, progress=events.append)
     assert [e["done"] for e in events if e["event"] == "scan"] == [12]
     table = (study / "scans.csv").read_text().split("\n")
     table[1] = table[1].replace(",1.2,", ",1.3,")  # another gain
     (study / "scans.csv").write_text("\n".join(table))
     events.clear()
-    run_study(load_study(study), tmp_path / "out", progress=events.append)
+    run_study(load_study(study), tmp_path / "out", quantify_only=True, progress=events.append)
     assert [e["done"] for e in events if e["event"] == "scan"] == [11, 12]
     assert len(list((tmp_path / "out" / "scans").glob("*.json"))) == 12
 
 
-def test_failed_scans_are_rows_and_poison_nothing(tiny, tmp_path):
-    whole = ev.run(tiny, tmp_path / "whole", report=False)
+def test_failed_scans_are_rows_and_poison_nothing(tiny, tiny_run, tmp_path):
     study = shutil.copytree(tiny, tmp_path / "study")
     names = [s.scan for s in load_study(study).scans]
     data = (study / f"images/{names[0]}.tif").read_bytes()
@@ -144,22 +147,22 @@ def test_failed_scans_are_rows_and_poison_nothing(tiny, tmp_path):
     assert "truncated" in reasons
     assert "there is no such file" in reasons
     assert "not a TIFF" in reasons
-    left = [r for r in whole.observations if r["source"] not in names[:3]]
+    left = [r for r in tiny_run.observations if r["source"] not in names[:3]]
     assert [r for r in result.observations if r["source"] not in names[:3]] == left
     text = (tmp_path / "out" / "report.html").read_text()
     assert "3 of 12 scans failed" in text
     assert "truncated" in text
 
 
-def test_the_order_of_rows_in_the_tables_does_not_matter(tiny, tmp_path):
+def test_the_order_of_rows_in_the_tables_does_not_matter(tiny, tiny_run, tmp_path):
     study = shutil.copytree(tiny, tmp_path / "study")
     for name in ("subjects", "scans", "masses"):
         head, *rows = (study / f"{name}.csv").read_text().splitlines()
         (study / f"{name}.csv").write_text("\n".join([head, *rows[::-1]]) + "\n")
-    a, b = run_study(load_study(tiny), tmp_path / "a"), run_study(load_study(study), tmp_path / "b")
+    turned = run_study(load_study(study), tmp_path / "out")
     for name in ("observations", "parameters", "consensus", "agreement"):
-        assert (tmp_path / "a" / f"{name}.csv").read_bytes() == (tmp_path / "b" / f"{name}.csv").read_bytes()
-    assert len(a.observations) == len(b.observations)
+        assert (tiny_run.out / f"{name}.csv").read_bytes() == (tmp_path / "out" / f"{name}.csv").read_bytes()
+    assert len(turned.observations) == len(tiny_run.observations)
 
 
 def test_the_wrong_label_is_seen(small_results):
@@ -172,13 +175,13 @@ def test_the_wrong_label_is_seen(small_results):
     assert "DiR reads" in (small_results / "report.html").read_text()
 
 
-def test_vessel_blood_is_shown_and_can_be_kept(tiny, tmp_path):
+def test_vessel_blood_is_shown_and_can_be_kept(tiny, tiny_run, tmp_path):
     study = shutil.copytree(tiny, tmp_path / "study")
     lines = (study / "study.toml").read_text()
     (study / "study.toml").write_text(lines + '\n[corrections]\nvessel_blood = "keep"\n')
-    kept = {(r["source"], r["organ"]): r for r in run_study(load_study(study), tmp_path / "a").observations}
-    less = run_study(load_study(tiny), tmp_path / "b").observations
-    for r in less:
+    kept = {(r["source"], r["organ"]): r
+            for r in run_study(load_study(study), tmp_path / "out", quantify_only=True).observations}  # fmt: skip
+    for r in tiny_run.observations:
         if r["organ"] not in {"blood"}:
             assert r["value"] + r["vessel_blood"] == pytest.approx(kept[r["source"], r["organ"]]["value"])
 

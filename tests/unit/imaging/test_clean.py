@@ -177,6 +177,15 @@ def test_reasons_are_kept_apart():
     assert found.mask.sum() == found.saturated.sum() + found.dead.sum() + found.cosmic.sum()
 
 
+@pytest.mark.parametrize("over", [0, 20, 100, 300])
+def test_an_overstated_bias_makes_no_pixel_dead(over):
+    """Counts below nothing everywhere are a wrong bias; one far below its neighbours is dead all the same."""
+    counts = expose(np.random.default_rng(4), np.full((40, 40), 5.0))
+    counts[20, 20] = 0
+    found = find_bad_pixels(as_scan(counts, camera=replace(CAMERA, bias=BIAS + over), offset=BIAS + over))
+    assert np.argwhere(found.dead).tolist() == [[20, 20]]
+
+
 def test_a_saturated_core_does_not_make_its_flank_a_ray():
     light = 200000 * np.exp(-4 * np.log(2) * ((np.mgrid[:40, :40] - 20) ** 2).sum(0) / 3.0**2)
     found = find_bad_pixels(as_scan(expose(np.random.default_rng(4), light)))

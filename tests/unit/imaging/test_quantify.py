@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import ndimage
-from threadpoolctl import threadpool_limits
 
 from evbiodist.imaging.clean import find_bad_pixels
 from evbiodist.imaging.noise import Noise
@@ -247,10 +246,10 @@ def test_the_quick_look_for_rays_misses_none_that_the_whole_one_finds():
             counts[y, x : x + rng.integers(1, 4)] += 10 ** rng.uniform(2, 4)
         y, x = rng.integers(8, 80, 2)
         counts[y, x] = 0.0
+        counts -= 400.0 * (seed % 2)  # every other scene with an overstated bias
         noise = Noise(1.0, 16.0)
         scan = Scan("", None, counts, "YX", camera=Camera(gain_e=1.0, read_noise_e=4.0, bias=0.0))
-        with threadpool_limits(1):  # threads that wait for each other on a busy machine
-            whole = find_bad_pixels(scan)
+        whole = find_bad_pixels(scan)
         rays, dead = find_rays(counts, noise, 2.0)
         np.testing.assert_array_equal(dead, whole.dead)
         assert (rays == whole.cosmic).all()

@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from evbiodist.imaging.organs import OrganMap
-from evbiodist.imaging.register import Motion, Registered, register_atlas, register_series
+from evbiodist.imaging.register import Motion, Registered, register_series
+from evbiodist.imaging.register_atlas import register_atlas
 from evbiodist.io.scan import Scan
 from evbiodist.study.flags import FLAGS
 

@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from evbiodist.imaging.unmix import (
-    Spectra,
-    _nonnegative,
-    _one_by_one,
-    read_spectra,
-    spectrum_from_region,
-    split_bands,
-    subtract_autofluorescence,
-    unmix,
-    unmix_image,
-)  # fmt: skip
+from evbiodist.imaging.autofluorescence import subtract_autofluorescence
+from evbiodist.imaging.spectra import Spectra, read_spectra, spectrum_from_region, split_bands
+from evbiodist.imaging.unmix import _nonnegative, _one_by_one, unmix, unmix_image
 from evbiodist.io.scan import Band, Camera, Scan
 from evbiodist.io.timing import FrameTiming
 from evbiodist.study.estimate import student

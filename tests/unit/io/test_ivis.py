@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from evbiodist.io.ivis import load_click
+from evbiodist.io.ivis_header import load_click
 from evbiodist.io.registry import read
 from evbiodist.io.scan import RADIANCE, RADIANT_EFFICIENCY, Band
 from evbiodist.study.flags import FLAGS

@@ -345,7 +345,7 @@ def test_a_sequence_none_of_whose_clicks_is_there_is_refused(sequence):
 def test_sequences_over_the_limit_are_refused(sequence, monkeypatch):
     sequence("a", 0)
     folder = sequence("b", 60)
-    monkeypatch.setattr("evbiodist.io.ivis._MAX_BYTES", 1000)
+    monkeypatch.setattr("evbiodist.io.ivis_sequence._MAX_BYTES", 1000)
     with pytest.raises(UnreadableImage, match=r"2 clicks of \(8, 8\) px are over the limit"):
         read(folder)
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from evbiodist.io.living_image import RoiTable, read_living_image
+from evbiodist.io.living_image import read_living_image
 from evbiodist.io.registry import read, reader_for
+from evbiodist.io.roi_tables import RoiTable
 from evbiodist.study.model import ObservationSource
 from evbiodist.study.problems import InputError
 

@@ -185,7 +185,7 @@ def test_large_uncompressed_images_stay_on_disk(tmp_path, monkeypatch):
     np.testing.assert_array_equal(scan.signal(), whole)
     np.testing.assert_array_equal(np.stack(list(scan.frames())), whole)
     for key in ("x", None, (0, 0, 0, 0, 0), [1, 2]):
-        with pytest.raises(IndexError, match="whole numbers, slices"):
+        with pytest.raises(IndexError, match=r"whole numbers and slices|the index has 5 parts, the array 4 axes"):
             lazy[key]
 
 

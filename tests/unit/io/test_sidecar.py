@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from evbiodist.io import tiff
 from evbiodist.io.registry import read, reader_for
 from evbiodist.io.scan import UNITS, Band, Camera, Scan, Tracer
 from evbiodist.io.sidecar import Sidecar, described, read_sidecar, write_sidecar
@@ -68,6 +69,36 @@ def test_a_pixel_size_that_contradicts_the_tiff_is_named(tmp_path):
     assert scan.warnings == (
         "the image states a pixel size of 0.25 x 0.5 mm, a.json 0.3 x 0.3 mm; the sidecar's is used",
     )
+
+
+@pytest.mark.parametrize(("axes", "order"), [("TZYX", "TZYX"), ("ZTYX", "TZYX"), ("CZYX", "CZYX")])
+def test_axes_of_a_stack_that_names_none_are_the_sidecar_s(tmp_path, axes, order):
+    array = np.arange(3 * 4 * 5 * 6, dtype=np.uint16).reshape(3, 4, 5, 6)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
+    with pytest.raises(UnreadableImage, match=r"its axes are QQYX \(3 x 4 x 5 x 6\); .*name the axes in a sidecar"):
+        read(tmp_path / "a.tif")
+    (tmp_path / "a.json").write_text(json.dumps({"evbiodist": 1, "axes": axes}))
+    scan = read(tmp_path / "a.tif")
+    assert scan.axes == order
+    np.testing.assert_array_equal(scan.counts, array.transpose([axes.index(a) for a in order]))
+    assert "the image does not name its axes (QQYX)" in scan.notes
+    (tmp_path / "a.json").write_text(json.dumps({"evbiodist": 1, "axes": "TYX"}))
+    with pytest.raises(UnreadableImage, match=r"expected 4 letters, one for each axis of the image \(3 x 4 x 5 x 6\)"):
+        read(tmp_path / "a.tif")
+    (tmp_path / "a.json").write_text(json.dumps({"evbiodist": 1, "pixel_size_mm": 0.1}))
+    with pytest.raises(UnreadableImage, match="its axes are QQYX"):
+        read(tmp_path / "a.tif")
+
+
+def test_stacks_on_disk_take_the_sidecar_s_axes_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "LAZY_BYTES", 1)
+    array = np.arange(3 * 4 * 5 * 6, dtype=np.uint16).reshape(3, 4, 5, 6)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
+    (tmp_path / "a.json").write_text('{"evbiodist": 1, "axes": "ZTYX"}')
+    scan = read(tmp_path / "a.tif")
+    assert scan.lazy
+    assert scan.axes == "TZYX"
+    np.testing.assert_array_equal(scan.counts[1, 2], array[2, 1])
 
 
 def test_other_axes_do_not_keep_the_times_and_bands_of_the_old_ones(tmp_path):

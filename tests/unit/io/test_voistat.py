@@ -2,8 +2,8 @@
 
 import pytest
 
-from evbiodist.io.living_image import RoiTable
 from evbiodist.io.registry import read, reader_for
+from evbiodist.io.roi_tables import RoiTable
 from evbiodist.io.voistat import read_voistat
 from evbiodist.study.model import ObservationSource
 from evbiodist.study.problems import InputError

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from evbiodist.imaging.anatomy import HALF_WIDTH_MM, LENGTH_MM, LOBES, REST, WIDTH_PROFILE, Anatomy, Place
 from evbiodist.phantom.body import DigitalAnimal, Posture, Variation
@@ -13,7 +14,6 @@ DENSITY = {"lung": 0.35, "gut": 0.62}
 #: How near drawn organs come to their published mass: the liver's lobes overlap, which counts their common part twice; borders
 #: blurred over a voxel make thin organs larger, and the spleen is 3 mm thick.
 WITHIN = {"liver": 0.12, "spleen": 0.13}
-A = 2.95  # internal reflection of the boundary, Contini 1997
 
 
 def grams(animal):
@@ -106,6 +106,36 @@ def test_wrinkles_move_borders_and_keep_volumes():
 
 
 # ---------------------------------------------------------------- light
+
+
+@pytest.mark.parametrize("nm", [560.0, 700.0, 780.0])
+def test_light_is_neither_made_nor_lost_between_voxels(reference, nm):
+    """Only voxels at the skin lose light; what a source gives is absorbed, by hand from the fluence, or lost there."""
+    medium = reference.medium(nm)
+    inside = medium.inside
+    absorbing = medium.mu_a[inside] * medium.fill
+    lost_here = medium.operator().sum(axis=1).A1 - absorbing
+    buried = ndimage.binary_erosion(inside)[inside]
+    np.testing.assert_allclose(lost_here[buried], 0, atol=1e-12)
+    assert (lost_here[~buried] > 1e-3).all()
+    source = np.stack([reference.shares[o][inside] * medium.fill for o in ("liver", "brain", REST)], axis=1)
+    fluence = medium.fluence(source / source.sum(axis=0))
+    absorbed, lost = absorbing @ fluence, lost_here @ fluence
+    assert absorbed + lost == pytest.approx(np.ones(3), rel=1e-9)
+    assert min(absorbed.min(), lost.min()) > 0
+
+
+def test_what_absorbs_nothing_shows_its_light_to_cameras_all_round():
+    """A camera reads four times the light that leaves the skin, as wide as it sees it (a Lambertian surface).
+
+    Of the light that leaves a long round body evenly, 2 / pi leaves upward or downward; organs lie nearer to back or belly.
+    """
+    clear = DigitalAnimal(Anatomy(), absorption=dict.fromkeys((*LOBES, REST), 0.0))
+    assert not clear.medium(700.0).mu_a.any()
+    seen = clear.seen(("dorsal", "ventral"), 700.0, None)
+    share = {o: sum(seen[v][o].sum() for v in seen) / 4 for o in ("liver", "brain", REST)}
+    for organ, shown in share.items():
+        assert 2 / np.pi < shown < 1, organ
 
 
 def test_tissue_takes_the_optics_of_its_organ(reference):

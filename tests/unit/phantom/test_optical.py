@@ -12,6 +12,7 @@ import evbiodist as ev
 from evbiodist.batch.pipeline import check
 from evbiodist.imaging.clean import find_bad_pixels
 from evbiodist.io.scan import RADIANCE
+from evbiodist.phantom.body import DigitalAnimal, Posture
 from evbiodist.phantom.ivis import Ivis
 from evbiodist.phantom.optical import OpticalDesign, write_optical_study
 from evbiodist.phantom.truth import ORGANS, Kinetics, LabelTruth
@@ -120,26 +121,42 @@ def test_the_standard_shines_as_its_share_of_the_dose(study):
     y, x = np.nonzero(label)
     ring[y.min() - 4 : y.max() + 5, x.min() - 4 : x.max() + 5] = True
     ring &= ~label
-    shares = []
+    shares, errors = [], []
     for record in load_study(study).scans:
         scan = ev.read(study / record.file)
+        per_count = 4 * np.pi * 0.055**2 * np.broadcast_to(scan.scale, label.shape)
         flux = 4 * np.pi * 0.055**2 * scan.signal()
-        drop = flux[label].sum() - np.median(flux[ring]) * label.sum()
-        shares.append(drop / LUC.flux_per_pct)
-    # pipetted once, 0.1 % of the dose within 2 %; one drop in all frames
-    assert np.ptp(shares) < 0.02 * np.mean(shares)
+        around = np.median(flux[ring])
+        shares.append((flux[label].sum() - around * label.sum()) / LUC.flux_per_pct)
+        gain, read = LUC.camera.gain_e, LUC.camera.read_noise_e
+        variance = (np.maximum(flux, 0) / per_count / gain + (read / gain) ** 2 + 1 / 12) * per_count**2
+        # a median scatters by sqrt(pi / 2) of a mean
+        of_around = np.pi / 2 * variance[ring].mean() / ring.sum() * label.sum() ** 2
+        errors.append(np.sqrt(variance[label].sum() + of_around) / LUC.flux_per_pct)
+    assert np.max(errors) < 0.006 * np.mean(shares)
+    # one drop in all frames, so that readings differ by their noise alone
+    chi2 = np.sum(((shares - np.mean(shares)) / errors) ** 2)
+    assert chi2 < stats.chi2.ppf(0.999, len(shares) - 1)
+    # pipetted once, 0.1 % of the dose within 2 %
     assert np.mean(shares) == pytest.approx(0.1, abs=4 * 0.002)
 
 
 def test_animals_lie_side_by_side_with_the_first_on_the_left(study):
+    """Middles are 42 mm apart; each animal is turned by some 0.06 rad about the middle of its grid and laid up to 1.5 mm aside."""
+    rng = np.random.default_rng(3)
+    Kinetics.draw(rng, LUC.kinetics_cv)
+    animals = [DigitalAnimal.draw(rng, LUC.variation) for _ in range(2)]  # those of the study: its first draws
     for record in load_study(study).scans:
         scan = ev.read(study / record.file)
         bright = scan.photograph.astype(float) > 110
         bright &= ~(tifffile.imread(study / "standard.tif") > 0)
-        across = np.flatnonzero(bright.sum(axis=0) > 40)  # columns that a body fills, without its tail
-        left, right = across[across < 120], across[across >= 120]
-        assert left.mean() == pytest.approx(120 - 21 / 0.55, abs=10)
-        assert right.mean() == pytest.approx(120 + 21 / 0.55, abs=10)
+        for animal, side, half in zip(animals, (-1, 1), (slice(0, 120), slice(120, 240)), strict=True):
+            straight = np.logical_or(
+                *animal.silhouette((240, 240), 0.55, record.view, Posture(move_mm=(0.0, 21.0 * side)))
+            )
+            here, there = (np.argwhere(image[:, half]).mean(axis=0) for image in (bright, straight))
+            turned = 0.06 * abs(there[0] - 119.5)
+            assert here[1] == pytest.approx(there[1], abs=1.5 / 0.55 + 4 * turned)
 
 
 # ---------------------------------------------------------------- the camera

@@ -56,12 +56,12 @@ def test_a_faithful_label_reads_the_vesicle_and_free_dye_does_not():
 
 
 def test_the_analysis_finds_the_truth_and_its_intervals_hold_it(tmp_path):
-    """The short version of benchmarks/coverage.py: 3 studies with random kinetics; the long one is in docs/coverage.md."""
+    """The short version of benchmarks/study_coverage.py: 3 studies with random kinetics; the long one is in docs/coverage.md."""
     import importlib.util
     from pathlib import Path
 
-    path = Path(__file__).resolve().parents[3] / "benchmarks" / "coverage.py"
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "study_coverage.py"
+    spec = importlib.util.spec_from_file_location("study_coverage", path)
     coverage = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(coverage)
     rows = pd.concat([coverage.one_study(seed) for seed in (1, 2, 3)])

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("numba", reason="photon tracing is an extra")
 
 from evbiodist.phantom import photons as module
-from evbiodist.phantom.photons import Escape, fluence_from_above, illuminate, similarity, trace
+from evbiodist.phantom.photons import Escape, illuminate, similarity, trace
 
 CLEAR = (0.0, 0.0, 0.0)
 TURBID = (0.05, 2.0, 0.5)
@@ -207,7 +207,7 @@ def test_from_below_is_upside_down() -> None:
     body = np.zeros((8, 6, 6), int)
     body[1:5, 1:5, 1:5], body[5:7, 1:5, 1:5] = 1, 2
     optics = {1: TURBID, 2: (0.5, 3.0, 0.8)}
-    up = fluence_from_above(body, optics, 1.0, 40_000, 1, from_below=True)
+    up = illuminate(body, optics, 1.0, 40_000, 1, from_below=True).fluence
     down = illuminate(body[::-1], optics, 1.0, 40_000, 2)
     error = np.sqrt(2 * down.fluence_var[::-1].sum((1, 2)))
     assert (np.abs((up - down.fluence[::-1]).sum((1, 2))) <= 6 * error).all()

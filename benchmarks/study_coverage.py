@@ -1,6 +1,6 @@
 """How often the intervals hold the truth: many digital studies, analysed as a user would.
 
-    python benchmarks/coverage.py --studies 100 --workers 2 --out docs/coverage.md
+    python benchmarks/study_coverage.py --studies 100 --workers 2 --out docs/coverage.md
 
 Every study has its own random kinetics (30 % spread of every rate), blood fractions, animals, trays and
 noise. Compared are organ values (per animal, against what that animal's organ held) and the label's
@@ -87,7 +87,7 @@ def markdown(table: pd.DataFrame, studies: int) -> str:
     lines = [
         "# Errors and interval coverage on digital studies",
         "",
-        f"Made by `python benchmarks/coverage.py --studies {studies}`: {studies} digital studies with random kinetics "
+        f"Made by `python benchmarks/study_coverage.py --studies {studies}`: {studies} digital studies with random kinetics "
         "(30 % spread), blood fractions anywhere in their published range, 3 animals a time and label, 5 times, 4 "
         "labels (DiR sits wrong: a quarter of the dye is free). Intervals are nominal 95 %.",
         "",
