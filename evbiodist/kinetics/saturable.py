@@ -74,7 +74,9 @@ def solve(
     [[10.0, 9.999, 9.998], [10.0, 3.6788, 1.3534]]
 
     Hairer E, Wanner G (1999) J Comput Appl Math 111:93 (Radau IIA); Leis JR, Kramer MA (1985) Comput Chem Eng 9:93
-    (sensitivities along with the states). The engine was chosen by benchmarks/bench_saturable.py.
+    (sensitivities along with the states). The engine was chosen by benchmarks/bench_saturable.py: for the whole body with
+    48 sensitivities scipy's BDF takes 2.8 s (error 3e-9 of the dose), its Radau 20 s, this 0.16 s (4e-11), 0.06 s a
+    problem when ten are solved at once.
     """
     return solve_with_reasons(graph, theta, design, derivatives=derivatives, rtol=rtol, atol=atol).solution
 

@@ -96,17 +96,17 @@ def _from_dose(
 ) -> list[dict[str, FloatArray]]:
     if "ka" in graph.names:
         return _absorbed(graph, shape, dose)
+    organs = [name for name in graph.seen if f"k_in_{name}" in graph.names]
     phases = 3 if "v3" in graph.names else 2 if "v2" in graph.names else 1
     guesses = []
     for split in _SPLITS if phases > 1 else _SPLITS[:1]:
         amplitudes, rates = _strip(shape, phases, split)
         guesses.append(_disposition(amplitudes, rates, dose))
     guesses.append(_plain(shape, dose))
-    organs = [name for name in graph.seen if f"k_in_{name}" in graph.names]
     if not organs:
         return guesses
-    return [_balanced(graph, organs, curves, shape, dose, guesses[-1]), *(_with_organs(g, organs, curves, shape, dose)
-                                                                          for g in guesses)]  # fmt: skip
+    plain = guesses[-1]
+    return [_balanced(graph, organs, curves, shape, dose, plain), _with_organs(plain, organs, curves, shape, dose)]
 
 
 def _strip(shape: Shape, phases: int, split: float) -> tuple[FloatArray, FloatArray]:
