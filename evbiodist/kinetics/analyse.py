@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evbiodist.kinetics.batch_design import batch_auc
 from evbiodist.kinetics.catalogue import Models, build, needs_organs
@@ -19,11 +20,12 @@ from evbiodist.kinetics.graph import RateGraph
 from evbiodist.kinetics.inputs import Doses
 from evbiodist.kinetics.mean_curve import trapezoid_weights
 from evbiodist.kinetics.nca import NcaResult, nca
-from evbiodist.kinetics.parameters import IV_ROUTES
+from evbiodist.kinetics.parameters import IV_ROUTES, ROUTES
 from evbiodist.kinetics.pooling import POOLED, Curve, make_curve, split_animals
 from evbiodist.kinetics.ratio import kp, kp_paired
 from evbiodist.kinetics.search import FitSettings
 from evbiodist.kinetics.sparse import SparseAuc, bailer_summary
+from evbiodist.kinetics.tissue import pct_injected, uptake_clearance
 from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.flags import join, split
 from evbiodist.study.model import KineticsSettings
@@ -32,6 +34,7 @@ from evbiodist.study.vocabulary import BLOOD, WHOLE_ANIMAL
 if TYPE_CHECKING:
     import pandas as pd
 
+FloatArray = NDArray[np.float64]
 #: Columns of parameters.csv, in order.
 PARAMETER_COLUMNS = ("study", "subject", "group", "label", "organ", "model", "parameter", "value", "se", "ci_low",
                      "ci_high", "unit", "method", "n", "flags", "reason")  # fmt: skip
@@ -124,7 +127,10 @@ def nca_parameters(
                     found.append(analysed)
                     if organ in BLOOD and unit == "pct_id_per_g":
                         blood.setdefault(curve.animals, (curve, samples))
-                    extra = [] if organ in BLOOD else [_tissue_ratio(samples, curve, str(unit), blood, given, settings)]
+                    extra = []
+                    if organ not in BLOOD:
+                        extra = [_tissue_ratio(samples, curve, str(unit), blood, given, settings),
+                                 *_tissue_set(curve, str(unit), blood, given, settings)]  # fmt: skip
                     rows += [_row(here, e) for e in [*analysed.estimates, *extra]]
                 rows += [
                     _row({**place, "subject": POOLED, "organ": organ}, e) for e in _over_animals(found, settings.level)
@@ -270,6 +276,56 @@ def _tissue_ratio(
     return replace(
         kp(tissue, whole, settings.level, df_tissue=dfs[0], df_blood=dfs[1]), method=f"{method} ({last:g} h)"
     )
+
+
+def _tissue_set(
+    curve: Curve, unit: str, blood: Mapping[tuple[str, ...], tuple[Curve, pd.DataFrame]], dosing: Dosing,
+    settings: KineticsSettings,
+) -> list[Estimate]:  # fmt: skip
+    """Return an organ's share of the dose at its peak and at last, and its uptake clearance at its first time."""
+    if unit != "pct_id":
+        return []
+    se, n = _errors(curve)
+    share = pct_injected(curve.time_h, curve.value, se=se, n=n, unit=unit, below_lloq=curve.below, level=settings.level)
+    found = []
+    for name in ("peak_pct_id", "last_pct_id"):
+        e = share.estimate(name, 0)
+        at = np.flatnonzero(~curve.below & (curve.value == e.value))
+        if at.size:
+            e = _widen(e, float(curve.systematic[at[0]]), math.inf, settings.level)
+            e = replace(e, n=int(curve.n[at[0]]) if curve.pooled else 1)
+        found.append(e)
+    partner = blood.get(curve.animals, (None, None))[0]
+    if partner is not None and (~partner.below).sum() > 2:
+        begins = partner.time_h[~partner.below][2]  # an area needs two samples of blood before its end
+        first = np.flatnonzero(~curve.below & (curve.value > 0) & (curve.time_h >= begins))[:1]
+        found += [_first_clearance(curve, first, partner, dosing, settings)] if first.size else []
+    return [replace(e, flags=tuple(sorted({*e.flags, *curve.flags}))) for e in found]
+
+
+def _first_clearance(
+    curve: Curve, at: NDArray[np.intp], blood: Curve, dosing: Dosing, settings: KineticsSettings
+) -> Estimate:
+    """Return the uptake clearance at an organ's first time, before much of it can have left again."""
+    (se, n), (blood_se, blood_n), seen = _errors(curve), _errors(blood), ~blood.below
+    cut = [None if a is None else a[at] for a in (se, n)]
+    theirs = [None if a is None else a[seen] for a in (blood_se, blood_n)]
+    try:
+        e = uptake_clearance(curve.time_h[at], curve.value[at], blood.time_h[seen], blood.value[seen],
+                             tissue_se=cut[0], tissue_n=cut[1], blood_se=theirs[0], blood_n=theirs[1],
+                             route=dosing.route if dosing.route in ROUTES else "iv_bolus", tissue_unit="pct_id",
+                             blood_unit="pct_id_per_g", method=settings.method,
+                             level=settings.level).estimate("uptake_clearance", 0, 0)  # fmt: skip
+    except ValueError as err:
+        return Estimate("uptake_clearance", method="amount over the area in blood until then", reason=str(err))
+    e = replace(e, method=f"{e.method}, at {curve.time_h[at[0]]:g} h", n=int(curve.n[at[0]]) if curve.pooled else 1)
+    return _widen(e, abs(e.value) * float(curve.systematic[at[0]] / curve.value[at[0]]), math.inf, settings.level)
+
+
+def _errors(curve: Curve) -> tuple[FloatArray | None, FloatArray | None]:
+    """Return standard errors and animals of a curve as the functions of NCA take them; None where unknown."""
+    se = np.where(curve.below, 0.0, curve.se)
+    return None if np.isnan(se).any() else se, np.nan_to_num(curve.n, nan=1.0) if curve.pooled else None
 
 
 def _paired_ratio(

@@ -1,14 +1,18 @@
 """From the observations table to parameter rows: who is pooled, whose dose, which blood; nothing ends a run."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from evbiodist.kinetics.analyse import Dosing, model_parameters, nca_parameters
+from evbiodist.kinetics.catalogue import build
 from evbiodist.kinetics.fit import fit
+from evbiodist.kinetics.inputs import Doses
 from evbiodist.kinetics.search import FitSettings
+from evbiodist.kinetics.solve import Design, solve
 from evbiodist.study.model import OBSERVATION_COLUMNS, KineticsSettings
 
 TIMES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -202,3 +206,65 @@ def test_rows_of_one_animal_are_not_independent():
         e = fit(table(rows), "one_compartment_iv")["v"]
         inside.append(e.ci_low <= 2 <= e.ci_high)
     assert np.mean(inside) >= 0.80
+
+
+def test_an_organ_has_its_share_of_the_dose_and_its_uptake():
+    """Blood falls as 40 exp(-0.7 t), the organ takes 0.5 g/h of it and keeps it: what it holds over blood's area is 0.5."""
+    rows = [{"subject": f"{t}-{i}", "organ": o, "time_h": t, "value": v * f, "unit": u, "mass_g": 1.0}
+            for t in (0.25, 0.5, 1.0, 2.0, 4.0) for i, f in enumerate((0.9, 1.0, 1.1))
+            for o, v, u in (("blood", 40 * math.exp(-0.7 * t), "pct_id_per_g"),
+                            ("liver", 0.5 * 40 / 0.7 * (1 - math.exp(-0.7 * t)), "pct_id"))]  # fmt: skip
+    frame = table(rows)
+    rows = nca_parameters(frame, dosing_of(frame), KineticsSettings())
+    highest = 0.5 * 40 / 0.7 * (1 - math.exp(-0.7 * 4))
+    peak, last = (found(rows, organ="liver", parameter=p) for p in ("peak_pct_id", "last_pct_id"))
+    assert peak["value"] == pytest.approx(highest)
+    assert last["value"] == pytest.approx(highest)
+    assert peak["n"] == 3
+    assert peak["se"] == pytest.approx(highest * 0.1 / math.sqrt(3))
+    uptake = found(rows, organ="liver", parameter="uptake_clearance")
+    assert uptake["value"] == pytest.approx(0.5, rel=1e-6)
+    assert uptake["unit"] == "g/h"
+    assert "at 1 h" in uptake["method"]
+
+
+def test_areas_of_animals_sampled_twice_carry_the_covariance():
+    """An animal that is high stays high: its two samples are not independent, and the area's error says so."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for block in ((1.0, 4.0), (2.0, 8.0)):
+        for i in range(4):
+            whole = np.exp(rng.normal(0, 0.4))
+            rows += [{"subject": f"{block}-{i}", "organ": "blood", "time_h": t, "value": 20 * math.exp(-0.2 * t) * whole,
+                      "unit": "pct_id_per_g"} for t in block]  # fmt: skip
+    frame = table(rows)
+    area = found(nca_parameters(frame, dosing_of(frame), LINEAR), organ="blood", parameter="auclast_sparse")
+    apart = frame.assign(subject=[f"{s}@{t}" for s, t in zip(frame["subject"], frame["time_h"], strict=True)])
+    alone = found(nca_parameters(apart, dosing_of(apart), LINEAR), organ="blood", parameter="auclast_sparse")
+    assert area["value"] == pytest.approx(alone["value"])
+    assert area["se"] > 1.1 * alone["se"]
+    assert "Holder" in area["method"]
+    assert "Bailer" in alone["method"]
+
+
+def test_infusions_and_routes_choose_their_models():
+    g = build("one_compartment_iv")
+    design = Design([0.25, 0.5, 1.0, 2.0, 4.0], inputs={"dose": Doses(100.0, 0.0, 1.0)})
+    y = solve(g, np.array([[3.0, 5.0]]), design).y[0, :, 0]
+    rows = [{"subject": f"{t}-{i}", "organ": "blood", "time_h": t, "value": v * f, "unit": "pct_id_per_g"}
+            for t, v in zip(design.time_h[0], y, strict=True) for i, f in enumerate((0.97, 1.0, 1.03))]  # fmt: skip
+    frame = table(rows)
+    models = ["one_compartment_iv", "one_compartment_ip", "one_tissue"]
+    infused = {k: replace(v, route="iv_infusion", infusion_h=1.0) for k, v in dosing_of(frame).items()}
+    rows, fits = model_parameters(frame, infused, models, FitSettings())
+    assert found(rows, model="one_compartment_iv", parameter="cl")["value"] == pytest.approx(3.0, rel=0.02)
+    reasons = {r["model"]: r["reason"] for r in rows if r["parameter"] == "fit"}
+    assert "describes absorption" in reasons["one_compartment_ip"]
+    assert "takes a measured curve as its input" in reasons["one_tissue"]
+    assert list(fits) == [("s", "g", "x", "one_compartment_iv")]
+    unknown = {k: replace(v, route="iv_infusion") for k, v in dosing_of(frame).items()}
+    rows, _ = model_parameters(frame, unknown, models[:1], FitSettings())
+    assert "give infusion_h in subjects.csv" in rows[0]["reason"]
+    swallowed = {k: replace(v, route="ip") for k, v in dosing_of(frame).items()}
+    rows, _ = model_parameters(frame, swallowed, models[:1], FitSettings())
+    assert "one_compartment_ip" in rows[0]["reason"]
