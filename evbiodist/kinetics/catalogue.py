@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -23,7 +23,10 @@ FloatArray = NDArray[np.float64]
 
 _HOLE = "{organ}"
 _HOLES = re.compile(r"\{[a-z_]+\}")
-_NAME = re.compile(r"^[a-z][a-z0-9_]{0,60}$")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,60}\Z")
+_DIMENSION = re.compile(r"(1|value|dose|time)([*/](1|value|dose|time))*\Z")
+#: What is a name wherever it stands, and the highest power of a parameter.
+_NAMED, _HIGHEST = ("name", "from", "to", "lag", "compartment", "input"), 20
 #: What an entry and its parts may hold; the first ones have to be there.
 _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "model": (("title", "source", "compartments", "inputs", "parameters", "transfers", "observations"),
@@ -225,7 +228,7 @@ def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
     path = Path(path)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+    except (OSError, ValueError, RecursionError) as err:  # also numbers too long and tables too deep for Python
         raise ValueError(f"{path.name} cannot be read as TOML: {err}") from None
     models = raw.get("models")
     if not isinstance(models, dict) or not models or set(raw) != {"models"}:
@@ -236,9 +239,13 @@ def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
     models = {name: _written_out(entry) for name, entry in models.items()}
     for name, entry in models.items():
         try:
-            build_entry(name, entry, ("organ",))
+            names = build_entry(name, entry, ("organ",)).names
         except ValueError as err:
             problems.append(f"{path.name}: {err}")
+            continue
+        if not _has_organs(entry):
+            problems += [f"{path.name}: [models.{name}.start] {k} is not a parameter; {nearest(k, names)}"
+                         for k in entry.get("start", {}) if k not in names]  # fmt: skip
     if problems:
         raise ValueError("\n".join(problems))
     return models
@@ -266,6 +273,7 @@ def _problems(name: str, entry: Any) -> list[str]:
         return found
     lists = ("compartments", "inputs", "parameters", "transfers", "observations")
     found += [f"[models.{name}] {key} is not a list" for key in lists if not isinstance(entry[key], list)]
+    found = found or [f"[models.{name}] has no {key}" for key in lists if key != "transfers" and not entry[key]]
     if found:
         return found
     for key, kind in (("inputs", "input"), ("parameters", "parameter"), ("transfers", "transfer"),
@@ -291,8 +299,10 @@ def _parts(where: str, kind: str, part: Mapping[str, Any]) -> list[str]:
                 found.append(f"{here} needs either compartment or input")
     if kind == "transfer":
         form = part.get("form", "first_order")
-        if form not in FORMS:
+        if not isinstance(form, str) or form not in FORMS:
             return [*found, f"{where} has the form {form!r}; {nearest(str(form), FORMS)}"]
+        if FORMS[form].needs_target and not part.get("to"):
+            found.append(f"{where}: form {form} depends on what the target holds, and nothing is named; add to = ...")
         constants = part.get("constants", {})
         if not isinstance(constants, dict) or set(constants) != set(FORMS[form].needs):
             found.append(f"{where}: form {form} needs the constants {', '.join(FORMS[form].needs) or 'none'}")
@@ -300,8 +310,9 @@ def _parts(where: str, kind: str, part: Mapping[str, Any]) -> list[str]:
             found += [p for key, powers in constants.items() for p in _powers(where, key, powers)]
         found += _powers(where, "rate", part["rate"])
     if kind == "parameter":
-        if not isinstance(part["name"], str) or not _NAME.match(_HOLES.sub("organ", part["name"])):
-            found.append(f"{where} has the name {part['name']!r}, which is not lower snake case")
+        if not isinstance(part["dimension"], str) or not _DIMENSION.match(part["dimension"]):
+            found.append(f"{where} has the dimension {part['dimension']!r}; expected products and ratios of value, dose, "
+                         "time and 1, such as dose/value/time")  # fmt: skip
         if part.get("scale", "log") not in SCALES:
             found.append(f"{where} has the scale {part['scale']!r}; expected one of {', '.join(SCALES)}")
         numbers = [part[k] for k in ("fixed", "lower", "upper") if k in part]
@@ -311,7 +322,7 @@ def _parts(where: str, kind: str, part: Mapping[str, Any]) -> list[str]:
                 return [*found, f"{where}: fixed is {of_body!r}; expected a number or physiology: and one of its names; "
                         f"{nearest(key, KEYS)}"]  # fmt: skip
             numbers.remove(of_body)
-        if any(isinstance(n, bool) or not isinstance(n, int | float) or not math.isfinite(n) for n in numbers):
+        if not all(_is_number(n) for n in numbers):
             found.append(f"{where}: fixed, lower and upper must be numbers")
     return found
 
@@ -323,8 +334,12 @@ def _lists(name: str, entry: Mapping[str, Any]) -> list[str]:
         return [f"[models.{name}] repeat and start must be tables"]
     found = [f"[models.{name}.repeat] {word} is not a list of lower snake case names" for word, organs in repeat.items()
              if not isinstance(organs, list) or not all(isinstance(o, str) and _NAME.match(o) for o in organs)]  # fmt: skip
+    known = {"{organ}", *(f"{{{word}}}" for word in repeat)}
+    shown = repr([entry[k] for k in ("compartments", "inputs", "transfers", "observations")])
+    found += [f"[models.{name}] mentions {hole}, which is no list of [models.{name}.repeat]"
+              for hole in sorted(set(_HOLES.findall(shown)) - known)]  # fmt: skip
     return found + [f"[models.{name}.start] {k} is not a number above 0" for k, v in start.items()
-                    if isinstance(v, bool) or not isinstance(v, int | float) or not 0 < v < math.inf]  # fmt: skip
+                    if not _is_number(v) or v <= 0]  # fmt: skip
 
 
 def _keys(where: str, kind: str, part: Any) -> list[str]:
@@ -333,17 +348,24 @@ def _keys(where: str, kind: str, part: Any) -> list[str]:
         return [f"{where} is not a table; write {{ {', '.join(f'{k} = ...' for k in needed)} }}"]
     found = [f"{where} lacks {key}" for key in needed if key not in part]
     known = (*needed, *optional)
-    return found + [f"{where} has the unknown key '{k}'; {nearest(k, known)}" for k in part if k not in known]
+    found += [f"{where} has the unknown key '{k}'; {nearest(k, known)}" for k in part if k not in known]
+    return found + [f"{where} has the {k} {part[k]!r}, which is not lower snake case" for k in _NAMED
+                    if k in part and not (isinstance(part[k], str) and _NAME.match(_HOLES.sub("organ", part[k])))]  # fmt: skip
+
+
+def _is_number(n: Any) -> bool:
+    """Whether it is a plain number that a float holds."""
+    return isinstance(n, int | float) and not isinstance(n, bool) and abs(n) <= sys.float_info.max
 
 
 def _powers(where: str, key: str, powers: Any) -> list[str]:
     if not isinstance(powers, dict):
         return [f"{where}: {key} is not a table of powers such as {{ cl = 1, v = -1 }}"]
-    wrong = [k for k, p in powers.items() if k != "number" and (isinstance(p, bool) or not isinstance(p, int) or not p)]
+    wrong = [f"{where}: {key} has {k} = {p!r}; powers are whole numbers from -{_HIGHEST} to {_HIGHEST} other than 0"
+             for k, p in powers.items()
+             if k != "number" and (isinstance(p, bool) or not isinstance(p, int) or not 0 < abs(p) <= _HIGHEST)]  # fmt: skip
     number = powers.get("number", 1.0)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        wrong.append("number")
-    return [f"{where}: {key} has {k} = {powers[k]!r}; powers are whole numbers other than 0" for k in wrong]
+    return wrong + ([] if _is_number(number) else [f"{where}: {key} has number = {number!r}; expected a plain number"])
 
 
 def _entry(name: str, models: Models | None = None) -> Mapping[str, Any]:

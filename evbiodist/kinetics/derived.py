@@ -1,4 +1,4 @@
-"""What follows from a fitted linear model: half-lives, areas, uptake, volumes, each with its exact gradient.
+"""What follows from a fitted model: half-lives, areas, uptake, volumes, each with its exact gradient.
 
 Areas and moments are solutions of the rate matrix, so no curve is integrated and nothing is differenced.
 """
@@ -76,7 +76,7 @@ def derived(graph: RateGraph, theta: FloatArray, design: Design, dose_unit: str,
 
     Parameters
     ----------
-    graph : linear; theta : (p,); design : with the inputs of one problem.
+    graph : the model; theta : (p,); design : with the inputs of one problem.
     dose_unit : in the names of amounts; last_h : last time of the data, hours.
 
     Returns
@@ -85,6 +85,8 @@ def derived(graph: RateGraph, theta: FloatArray, design: Design, dose_unit: str,
         organ net uptake by the last time and highest amount until then. With a measured input: `vt` or `ki`.
     """
     first = design.inputs[graph.ports[0].name]
+    if not graph.linear:  # areas and half-lives of a saturable model depend on the dose: its organs are all there is
+        return organ_amounts(graph, theta, design, dose_unit, last_h)
     if isinstance(first, Doses):
         return _after_dose(graph, theta, float(np.sum(first.amount))) + organ_amounts(
             graph, theta, design, dose_unit, last_h
@@ -172,7 +174,7 @@ def too_far(graph: RateGraph, theta: FloatArray, design: Design, last_h: float, 
     it is longer than half of the time that was sampled.
     """
     given = design.inputs[graph.ports[0].name]
-    if not isinstance(given, Doses):
+    if not graph.linear or not isinstance(given, Doses):
         return set()
     s = _system(graph, theta)
     rates = np.abs(np.real(np.linalg.eigvals(s.K)))

@@ -246,6 +246,7 @@ def fit(
         if isinstance(model, RateGraph)
         else build(model, [s for s in data.seen[1:] if s not in _OTHERS], models=models)
     )
+    graph = graph.seeing(data.seen)
     given = {graph.ports[0].name: dose if isinstance(dose, Doses) else Doses(dose)} if inputs is None else inputs
     (found,) = fit_all(graph, [data], [given], dose_unit=dose_unit, settings=settings)
     if isinstance(found, str):

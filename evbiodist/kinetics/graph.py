@@ -245,7 +245,7 @@ class RateGraph:
 
     Raises
     ------
-    ValueError : an edge, observation or input naming an unknown compartment or parameter.
+    ValueError : an edge, observation or input naming an unknown compartment or parameter, or a name given twice.
 
     Examples
     --------
@@ -276,6 +276,10 @@ class RateGraph:
         if not used <= known or not ends <= places:
             stray = sorted(map(str, (used - known) | (ends - places)))
             raise ValueError(f"model {self.name} uses {', '.join(stray)}, which it does not declare")
+        named = (self.compartments, self.names, self.seen, tuple(p.name for p in self.ports))
+        twice = sorted({name for names in named for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"model {self.name} has {', '.join(twice)} more than once; give each one a name of its own")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -302,6 +306,13 @@ class RateGraph:
         """The model seen organ by organ: what each holds and keeps, without the blood in its vessels."""
         terms = {o: tuple((c, ONE) for c in self.compartments if c in (o, f"{o}_kept")) for o in self.organs}
         return replace(self, observations=tuple(Seen(organ, parts) for organ, parts in terms.items()))
+
+    def seeing(self, names: Sequence[str]) -> RateGraph:
+        """Return the model as it is seen where only some matrices were measured, in the order of the names."""
+        if tuple(names) == self.seen or not set(names) <= set(self.seen):
+            return self
+        by_name = {o.name: o for o in self.observations}
+        return replace(self, observations=tuple(by_name[n] for n in names))
 
     @cached_property
     def linear(self) -> bool:
@@ -396,8 +407,9 @@ class RateGraph:
         log, logit = self.scales
         if log.all():
             return np.exp(u)
-        grown = np.exp(np.where(log | logit, u, 0.0))
-        return np.where(log, grown, np.where(logit, grown / (1 + grown), u))
+        from scipy.special import expit  # 1 at infinity, where a fraction that is held at 1 lies
+
+        return np.where(log, np.exp(np.where(log, u, 0.0)), np.where(logit, expit(u), u))
 
     def search_slopes(self, theta: FloatArray) -> FloatArray:
         """Return d theta / d search coordinate, (..., p)."""
