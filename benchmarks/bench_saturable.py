@@ -23,7 +23,7 @@ from evbiodist.kinetics.solve import Design, bolus
 TIMES = np.array([0.0, 1, 2, 5, 10, 30, 60, 120, 240, 480, 1440, 2880]) / 60
 DOSE, RTOL = 100.0, 1e-8
 GRAPH = build("ev_whole_body", species="mouse", weight_g=20)
-THETA = typical("ev_whole_body", GRAPH)
+THETA = typical(GRAPH)
 DESIGN = bolus(GRAPH, TIMES, DOSE)
 
 

@@ -226,7 +226,9 @@ def analyse(
     observations = [_as_row(study, r) for r in rows]
     if quantify_only:
         return RunResult(None, observations)
-    parameters, curves, fits = kinetics(observations, dosing_of(study), study.settings, tell, own=own_models(study)[0])
+    weights = [s.weight_g for s in study.subjects if s.weight_g]
+    parameters, curves, fits = kinetics(observations, dosing_of(study), study.settings, tell, own=own_models(study)[0],
+                                        species=study.species, weight_g=sum(weights) / len(weights) if weights else None)  # fmt: skip
     frame = frame_of(observations)
     level = study.settings.kinetics.level
     agreement = agreement_rows(frame, level) if len(frame) else []
@@ -244,6 +246,8 @@ def kinetics(
     *,
     pool: bool = False,
     own: Models | None = None,
+    species: str | None = None,
+    weight_g: float | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[tuple[str, str, str, str], FitResult]]:
     """Return parameter rows, fitted curves and fits for rows of an observations table; `own` are a user's models."""
     frame = frame_of(observations)
@@ -251,7 +255,8 @@ def kinetics(
         return [], [], {}
     rows = nca_parameters(frame, dosing, settings.kinetics, pool=pool)
     tell({"event": "nca", "done": 1, "total": 1})
-    fitted, fits = model_parameters(frame, dosing, settings.kinetics.models, fit_settings(settings.kinetics), own)
+    fitted, fits = model_parameters(frame, dosing, settings.kinetics.models, fit_settings(settings.kinetics), own,
+                                    species=species, weight_g=weight_g)  # fmt: skip
     tell({"event": "fitted", "done": len(fits), "total": len(fits)})
     order = {"": 2, POOLED: 0}
     rows = sorted(rows + fitted, key=lambda r: (r["study"], r["group"], r["label"], r["model"], order.get(r["subject"], 1),

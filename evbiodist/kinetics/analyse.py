@@ -21,6 +21,7 @@ from evbiodist.kinetics.inputs import Doses
 from evbiodist.kinetics.mean_curve import trapezoid_weights
 from evbiodist.kinetics.nca import NcaResult, nca
 from evbiodist.kinetics.parameters import IV_ROUTES, ROUTES
+from evbiodist.kinetics.physiology import SPECIES, faster_than_liver
 from evbiodist.kinetics.pooling import POOLED, Curve, make_curve, split_animals
 from evbiodist.kinetics.ratio import kp, kp_paired
 from evbiodist.kinetics.search import FitSettings
@@ -404,7 +405,14 @@ def fit_settings(settings: KineticsSettings) -> FitSettings:
 
 
 def model_parameters(
-    observations: pd.DataFrame, dosing: Dosings, models: Iterable[str], settings: FitSettings, own: Models | None = None
+    observations: pd.DataFrame,
+    dosing: Dosings,
+    models: Iterable[str],
+    settings: FitSettings,
+    own: Models | None = None,
+    *,
+    species: str | None = None,
+    weight_g: float | None = None,
 ) -> tuple[list[dict[str, Any]], Fits]:
     """Fit every model to every label and group; a fit that cannot be had is a row with its reason.
 
@@ -413,6 +421,7 @@ def model_parameters(
     observations, dosing : as in `nca_parameters`.
     models : names of the catalogue or of `own`, a user's models.
     settings : how to fit; a parameter that is held is held in every model that has it.
+    species, weight_g : of the animals; whole-body models need them, and half-lives are held against the liver's flow.
 
     Returns
     -------
@@ -426,13 +435,14 @@ def model_parameters(
         for model in models:
             place = {"study": study, "subject": POOLED, "group": group, "label": label, "organ": "", "model": model}
             try:
-                found = _fit_one(part, dosing, model, settings, own)
+                found = _fit_one(part, dosing, model, settings, own, species, weight_g)
             except (ValueError, ArithmeticError, np.linalg.LinAlgError) as err:
                 rows.append(_row(place, Estimate("fit", method="least squares", reason=str(err))))
                 continue
             fits[str(study), str(group), str(label), model] = found
             rows += [_row({**place, "organ": found.organ_of(e.name)},
-                          replace(e, flags=tuple(sorted({*e.flags, *carried})))) for e in found.estimates]  # fmt: skip
+                          replace(e, flags=tuple(sorted({*e.flags, *carried, *_too_fast(e, species, weight_g)}))))
+                     for e in found.estimates]  # fmt: skip
             few = not math.isfinite(found.aicc)
             rows.append(_row(place, Estimate("aicc", math.nan if few else found.aicc, method="least squares",
                                              n=found.data.value.size, reason="too few values for the number of parameters"
@@ -440,11 +450,23 @@ def model_parameters(
     return rows, fits
 
 
-def _fit_one(part: pd.DataFrame, dosing: Dosings, model: str, settings: FitSettings, own: Models | None) -> FitResult:
+def _too_fast(e: Estimate, species: str | None, weight_g: float | None) -> tuple[str, ...]:
+    """Return the flag of a half-life in blood that the liver's flow cannot explain."""
+    if e.name not in ("half_life", "half_life_initial") or not math.isfinite(e.value) or species not in SPECIES:
+        return ()
+    return ("faster_than_flow",) if faster_than_liver(e.value, str(species), weight_g) else ()
+
+
+def _fit_one(
+    part: pd.DataFrame, dosing: Dosings, model: str, settings: FitSettings, own: Models | None, species: str | None,
+    weight_g: float | None,
+) -> FitResult:  # fmt: skip
     blood = part[part["organ"].isin(BLOOD)]
     if blood.empty:
         raise ValueError("no blood, plasma or serum was measured, and every model starts from its curve")
-    sketch = build(model, ["organ"] if needs_organs(model, own) else (), models=own)
+    species = species if species in SPECIES else None
+    sketch = build(model, ["organ"] if needs_organs(model, own) else (), models=own, species=species,
+                   weight_g=weight_g)  # fmt: skip
     if [p.name for p in sketch.ports] != ["dose"]:
         raise ValueError(f"{model} takes a measured curve as its input; use evbiodist.fit with inputs= from Python")
     given = common_dosing(part, dosing)
@@ -460,7 +482,7 @@ def _fit_one(part: pd.DataFrame, dosing: Dosings, model: str, settings: FitSetti
         raise ValueError("the dose is not known, or not the same for all animals; give it in subjects.csv")
     held = {k: v for k, v in settings.fixed.items() if _held_in(sketch, k)}
     return fit(part, model, dose=Doses(amount, 0.0, given.infusion_h if vascular else 0.0), dose_unit=dose_unit,
-               settings=replace(settings, fixed=held), models=own)  # fmt: skip
+               settings=replace(settings, fixed=held), models=own, species=species, weight_g=weight_g)  # fmt: skip
 
 
 def _held_in(sketch: RateGraph, name: str) -> bool:

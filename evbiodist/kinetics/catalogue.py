@@ -145,12 +145,12 @@ def build(
     return _build(name, _entry(name, models), tuple(organs), _Body(species, weight_g, per_ml))
 
 
-def typical(name: str, graph: RateGraph) -> FloatArray:
+def typical(graph: RateGraph) -> FloatArray:
     """Return a plausible parameter vector of a model: what is fixed, and where its entry lets a fit begin.
 
     Parameters
     ----------
-    name : of the model; graph : built of it, with a species where it needs one.
+    graph : built with a species where it needs one.
 
     Returns
     -------
@@ -163,16 +163,14 @@ def typical(name: str, graph: RateGraph) -> FloatArray:
     Examples
     --------
     >>> body = build("ev_whole_body", species="mouse", weight_g=20)
-    >>> theta = typical("ev_whole_body", body)
-    >>> y = body.predict(theta, np.array([0.1, 4.0]), dose=100.0)[0]
+    >>> y = body.predict(typical(body), np.array([0.1, 4.0]), dose=100.0)[0]
     >>> bool(y[1, body.seen.index("liver")] > y[1, body.seen.index("brain")])
     True
     """
-    start = _entry(name).get("start", {})
-    known = {p.name: start.get(p.name, p.fixed) for p in graph.parameters}
+    known = {p.name: p.fixed if p.start is None else p.start for p in graph.parameters}
     missing = [n for n, v in known.items() if v is None]
     if missing:
-        raise ValueError(f"model {name} has no plausible value for {', '.join(missing[:5])}; "
+        raise ValueError(f"model {graph.name} has no plausible value for {', '.join(missing[:5])}; "
                          "build it with a species, or give a start")  # fmt: skip
     return np.array([known[n] for n in graph.names], dtype=np.float64)
 
@@ -381,7 +379,8 @@ def _graph(name: str, entry: Mapping[str, Any], organs: tuple[str, ...], body: _
         title=entry["title"],
         source=entry["source"],
         compartments=tuple(_repeat(entry["compartments"], organs)),
-        parameters=tuple(ParameterSpec(**{**p, "fixed": body.fixed(p.get("fixed"))})
+        parameters=tuple(ParameterSpec(**{**p, "fixed": body.fixed(p.get("fixed")),
+                                            "start": entry.get("start", {}).get(p["name"])})
                          for p in _repeat(entry["parameters"], organs)),
         transfers=tuple(Transfer(t["from"], t.get("to") or None, _monomial(t["rate"]), t.get("form", "first_order"),
                                  tuple((k, _monomial(m)) for k, m in t.get("constants", {}).items()))

@@ -208,6 +208,8 @@ def fit(
     inputs: Mapping[str, Input] | None = None,
     settings: FitSettings | None = None,
     models: Models | None = None,
+    species: str | None = None,
+    weight_g: float | None = None,
     **more: Any,
 ) -> FitResult:
     """Fit a model to the observations of one label and group.
@@ -221,6 +223,7 @@ def fit(
     inputs : measured curves by the names of the model's inputs, instead of a dose.
     settings : how; single ones can be given by their names instead (``weights="given"``, ``fixed={"f": 0.8}``).
     models : a user's own, from `evbiodist.kinetics.catalogue.read_models`, that `model` may name.
+    species, weight_g : whose flows and volumes a whole-body model has.
 
     Returns
     -------
@@ -241,11 +244,10 @@ def fit(
     """
     settings = replace(settings or FitSettings(), **more)
     data = observations if isinstance(observations, FitData) else _prepared(observations, model, settings, models)
-    graph = (
-        model
-        if isinstance(model, RateGraph)
-        else build(model, [s for s in data.seen[1:] if s not in _OTHERS], models=models)
-    )
+    graph = model
+    if not isinstance(graph, RateGraph):
+        organs = [s for s in data.seen[1:] if s not in _OTHERS]
+        graph = build(graph, organs, models=models, species=species, weight_g=weight_g)
     graph = graph.seeing(data.seen)
     given = {graph.ports[0].name: dose if isinstance(dose, Doses) else Doses(dose)} if inputs is None else inputs
     (found,) = fit_all(graph, [data], [given], dose_unit=dose_unit, settings=settings)

@@ -120,6 +120,7 @@ class ParameterSpec:
     scale : one of `SCALES`; how it is searched and on which scale its interval is made.
     fixed : its value unless the user frees it; None when it is always estimated.
     lower, upper : bounds; the scale's own where None.
+    start : where a search may begin, where the data's curves cannot say.
     """
 
     name: str
@@ -129,6 +130,7 @@ class ParameterSpec:
     fixed: float | None = None
     lower: float | None = None
     upper: float | None = None
+    start: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +281,9 @@ class RateGraph:
         named = (self.compartments, self.names, self.seen, tuple(p.name for p in self.ports))
         twice = sorted({name for names in named for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"model {self.name} has {', '.join(twice)} more than once; give each one a name of its own")
+            raise ValueError(
+                f"model {self.name} has {', '.join(twice)} more than once; give each one a name of its own"
+            )
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -62,7 +62,8 @@ def _complete(graph: RateGraph, guess: Mapping[str, FloatArray], shape: Shape, d
     """Fill in by magnitude what no guess names, and keep everything inside its bounds."""
     columns = []
     for p in graph.parameters:
-        value = guess[p.name] if p.name in guess else _magnitude(p, shape, dose)
+        begin = _magnitude(p, shape, dose) if p.start is None else np.full(len(dose), p.start)
+        value = guess.get(p.name, begin)
         if p.scale == "log":
             value = np.where(np.isfinite(value) & (value > 0), value, _magnitude(p, shape, dose))
         if p.fixed is not None:

@@ -58,7 +58,7 @@ def test_the_whole_body_keeps_the_dose():
     graph = build("ev_whole_body", species="mouse", weight_g=25)
     closed = replace(graph, compartments=(*graph.compartments, "sink"),
                      transfers=tuple(replace(t, target=t.target or "sink") for t in graph.transfers))  # fmt: skip
-    theta = typical("ev_whole_body", graph) * np.exp(np.random.default_rng(2).normal(0, 0.5, (3, len(graph.names))))
+    theta = typical(graph) * np.exp(np.random.default_rng(2).normal(0, 0.5, (3, len(graph.names))))
     amounts = solve(closed, theta, bolus(closed, TIMES, 100.0)).amounts
     np.testing.assert_allclose(amounts.sum(axis=2), 100.0, rtol=1e-10)
     assert (amounts > -1e-9).all()
@@ -70,7 +70,7 @@ def test_the_whole_body_keeps_the_dose():
 def test_without_uptake_and_loss_a_uniform_concentration_stays(name, species):
     """The law a much-copied nanoparticle PBPK breaks: the liver's outflow has to hold spleen and gut flow."""
     graph = build(name, species=species)
-    theta = dict(zip(graph.names, typical(name, graph), strict=True))
+    theta = dict(zip(graph.names, typical(graph), strict=True))
     theta |= {n: 0.0 for n in theta if n.startswith(("ps_", "cl_"))}
     theta = np.array(list(theta.values()))
     volume = np.array([theta[graph.names.index(f"v_{c}")] if f"v_{c}" in graph.names
@@ -84,7 +84,7 @@ def test_without_uptake_and_loss_a_uniform_concentration_stays(name, species):
 
 def test_with_exchange_but_no_loss_tissue_and_blood_come_to_kp():
     graph = build("ev_whole_body", species="mouse")
-    theta = dict(zip(graph.names, typical("ev_whole_body", graph), strict=True))
+    theta = dict(zip(graph.names, typical(graph), strict=True))
     theta |= {n: 0.0 for n in theta if n.startswith("cl_")}
     theta |= {"kp": 2.0} | {n: 5.0 for n in theta if n.startswith("ps_")}
     amounts = dict(zip(graph.compartments, graph.amounts(np.array(list(theta.values())), np.array([500.0]), 100.0)[0],
@@ -118,7 +118,7 @@ def test_the_unit_of_amounts_does_not_matter(forms):
 
 def test_the_body_is_linear_at_low_doses_and_saturates_at_high_ones():
     graph = build("ev_whole_body", species="mouse")
-    theta, times = typical("ev_whole_body", graph), np.array([0.1, 1.0, 4.0])
+    theta, times = typical(graph), np.array([0.1, 1.0, 4.0])
     eaters = [graph.index[f"{o}_kept"] for o in ("liver", "spleen", "gut")]
     share = {dose: graph.amounts(theta, times, dose) / dose for dose in (1e-6, 1e-4, 1e4, 1e6)}
     np.testing.assert_allclose(share[1e-6], share[1e-4], rtol=1e-5)
@@ -131,7 +131,7 @@ def test_the_body_is_linear_at_low_doses_and_saturates_at_high_ones():
 def test_with_huge_capacities_the_exact_solver_says_the_same():
     linear = build("ev_whole_body_linear", species="mouse")
     full = build("ev_whole_body", species="mouse")
-    theta = dict(zip(full.names, typical("ev_whole_body", full), strict=True))
+    theta = dict(zip(full.names, typical(full), strict=True))
     theta |= {n: 1e14 for n in theta if n.startswith("capacity")}
     for design in (bolus(full, TIMES, 100.0),
                    Design(TIMES[:-1], TIMES[1:], inputs={"dose": Doses([50, 50], [0, 2], [0.5, 0])})):  # fmt: skip
@@ -174,7 +174,7 @@ def test_sensitivities_are_central_differences(forms, given, frames):
 
 def test_sensitivities_of_the_body_are_central_differences():
     graph = build("ev_whole_body", species="mouse")
-    theta = typical("ev_whole_body", graph)[None]
+    theta = typical(graph)[None]
     design = bolus(graph, [0.02, 0.5, 4.0], 100.0)
     exact = solve(graph, theta, design, derivatives=True)
     names = ("cl_up_liver", "capacity_liver", "kp", "q_gut", "v_vein", "ps_brain", "k_degrade")
@@ -190,7 +190,7 @@ def test_typical_vesicles_behave_as_published():
     the dose (Morishita 2015, J Pharm Sci 104:705); an unperfused brain holds some 0.3-1 % (Wiklander 2015: about 1)."""
     graph = build("ev_whole_body", species="mouse", weight_g=20)
     times = np.array([1.0, 5.0, 10.0, 240.0]) / 60
-    y = dict(zip(graph.seen, graph.predict(typical("ev_whole_body", graph), times, 100.0)[0].T, strict=True))
+    y = dict(zip(graph.seen, graph.predict(typical(graph), times, 100.0)[0].T, strict=True))
     half_life_min = 4 * np.log(2) / np.log(y["blood"][0] / y["blood"][1])
     assert 1.0 < half_life_min < 10.0
     assert 20 < y["liver"][3] < 36

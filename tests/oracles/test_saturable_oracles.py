@@ -85,7 +85,7 @@ def written_by_hand(p, t, x):
 
 def test_the_whole_body_against_its_equations_written_by_hand_in_scipys_radau():
     graph = build("ev_whole_body", species="mouse", weight_g=20)
-    theta = typical("ev_whole_body", graph)
+    theta = typical(graph)
     theta[graph.names.index("capacity_liver")] = 12.0  # well filled
     p = dict(zip(graph.names, theta, strict=True))
     x0 = np.zeros(len(graph.compartments))

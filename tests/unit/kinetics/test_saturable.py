@@ -189,7 +189,7 @@ def test_every_number_of_stages_comes_to_the_same(stages):
 
 def test_tolerance_is_kept():
     graph = WHOLE
-    theta, design = typical("ev_whole_body", graph)[None], bolus(graph, [0.01, 0.1, 1.0, 24.0], 100.0)
+    theta, design = typical(graph)[None], bolus(graph, [0.01, 0.1, 1.0, 24.0], 100.0)
     best = solve_with_reasons(graph, theta, design, rtol=1e-12).solution.amounts
     for rtol in (1e-4, 1e-6, 1e-8):
         found = solve_with_reasons(graph, theta, design, rtol=rtol).solution.amounts
@@ -289,13 +289,13 @@ def test_the_linear_body_has_no_capacities():
 
 def test_typical_values_need_a_species():
     with pytest.raises(ValueError, match=r"no plausible value for q_liver.*build it with a species"):
-        typical("ev_whole_body", build("ev_whole_body"))
-    assert (typical("ev_whole_body", WHOLE) > 0).all()
+        typical(build("ev_whole_body"))
+    assert (typical(WHOLE) > 0).all()
 
 
 def test_clearance_of_the_body_never_exceeds_the_liver_flow():
     """However hungry its phagocytes, the liver takes up no more than its blood brings (and what it lets pass stays)."""
-    theta = typical("ev_whole_body_linear", graph := build("ev_whole_body_linear", species="mouse", weight_g=20))
+    theta = typical(graph := build("ev_whole_body_linear", species="mouse", weight_g=20))
     theta = dict(zip(graph.names, theta, strict=True)) | {n: 1e-9 for n in graph.names if n.startswith(("ps_", "cl_"))}
     theta |= {"cl_up_liver": 1e5, "k_release": 1e-9, "k_degrade": 1e-9, "k_bile": 1e-9}
     amounts = graph.amounts(np.array(list(theta.values())), np.array([1.0, 1.001]) / 60, 100.0)
