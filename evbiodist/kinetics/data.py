@@ -203,7 +203,7 @@ def curve_data(
 
     Raises
     ------
-    ValueError : arrays that do not fit together, or numbers that are not finite.
+    ValueError : arrays that do not fit together, numbers that are not finite, negative errors, frames without duration.
 
     Examples
     --------
@@ -214,11 +214,20 @@ def curve_data(
     if t.ndim != 1 or t.shape != v.shape or not t.size:
         raise ValueError(f"time_h and value have shapes {t.shape} and {v.shape}; give one value for each time")
     e = None if end_h is None else np.asarray(end_h, dtype=np.float64)
-    s = np.zeros(t.shape) if se is None else np.broadcast_to(np.asarray(se, dtype=np.float64), t.shape)
+    s = np.asarray(0.0 if se is None else se, dtype=np.float64)
     hidden = np.zeros(t.shape, bool) if censored is None else np.asarray(censored, dtype=bool)
+    if s.shape not in ((), t.shape):
+        raise ValueError(f"se has shape {s.shape}; give one number, or one for each of the {t.size} values")
+    if hidden.shape != t.shape:
+        raise ValueError(f"censored has shape {hidden.shape}; give one for each of the {t.size} values")
+    s = np.broadcast_to(s, t.shape)
     for name, a in (("time_h", t), ("value", v), ("se", s), ("end_h", t if e is None else e)):
         if a.shape != t.shape or not np.isfinite(a).all():
             raise ValueError(f"{name} has {a.tolist()}, expected {t.size} finite numbers; drop samples without one")
+    if (s < 0).any():
+        raise ValueError(f"se has {s.tolist()}, expected 0 or more")
+    if e is not None and (e <= t).any():
+        raise ValueError("every frame needs an end after its start; check the frames' starts and durations")
     return FitData(
         seen=(seen,), which=np.zeros(t.size, np.int64), animal=np.arange(t.size), time_h=t, value=v, se=s,
         systematic=np.zeros(t.size), count=np.ones(t.size), cv=np.array([_UNREPEATED_CV if se is None else 0.0]),

@@ -21,7 +21,7 @@ from evbiodist.kinetics.derived import Derived, derived, organ_amounts, too_far
 from evbiodist.kinetics.graph import RateGraph
 from evbiodist.kinetics.inputs import Doses, Input
 from evbiodist.kinetics.problem import Freedom, Problem
-from evbiodist.kinetics.search import REACH, FitSettings, Found, Spread, search
+from evbiodist.kinetics.search import FitSettings, Found, Spread, search
 from evbiodist.kinetics.solve import Design, solve
 from evbiodist.kinetics.start import Shape, candidates
 from evbiodist.study.estimate import Estimate, student
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FloatArray = NDArray[np.float64]
-_AT_BOUND = 0.05
 #: A derived quantity rests on a parameter when its relative change per relative change of that one is more than this.
 _RESTS_ON = 1e-3
+NO_LOGARITHM = "a value is 0 or less, which has no logarithm; fit on the linear scale, or leave it out"
+NO_ERROR = "weights are to be those given, but a value has no standard error; fill se, or choose other weights"
 #: What a residual counts as where the model has no finite value: far from any data.
 _FAR = 1e10
 
@@ -382,9 +383,9 @@ def _why_not(graph: RateGraph, data: FitData, freedom: Freedom, settings: FitSet
     if data.value.size <= len(freedom.names):
         return f"{data.value.size} values cannot determine the {len(freedom.names)} parameters of {graph.name}"
     if settings.scale == "log" and (data.value[~data.censored] <= 0).any():
-        return "a value is 0 or less, which has no logarithm; fit on the linear scale, or leave it out"
+        return NO_LOGARITHM
     if settings.weights == "given" and not (data.se[~data.censored] > 0).all():
-        return "weights are to be those given, but a value has no standard error; fill se, or choose other weights"
+        return NO_ERROR
     return ""
 
 
@@ -494,7 +495,7 @@ def _conclude(
     known = ~data.censored
     df = size - len(u)
     chi2_red = float(r @ r / df)
-    stuck = found.at_bound[row] | (np.abs(u - found.centre[row]) > REACH * (1 - _AT_BOUND))
+    stuck = found.at_bound[row]
     # Measured replicates set the scale; a worse fit than they explain widens it, a better one does not narrow it.
     scale, own_df = (
         float(a) for a in error_scale(np.array(chi2_red), np.array(float(df)), settings.weights == "given")
@@ -507,7 +508,9 @@ def _conclude(
     inverse = np.linalg.pinv(normal / np.outer(lengths, lengths), rcond=1e-12, hermitian=True) / np.outer(
         lengths, lengths
     )
-    own = np.where(known, data.sigma(y[0]) / sigma, 1.0) if settings.weights == "pooled" else np.ones(size)
+    own = np.ones(size)  # the share of a weight's sigma that is the row's own
+    if settings.weights == "pooled":
+        own = np.where(known, data.sigma(y[0]) / data.weight_sigma(y[0]), 1.0)
     alike = likeness(r / np.sqrt(max(scale, 1e-300)), data.animal)
     sums = np.stack([np.bincount(data.animal, weights=column) for column in (part * own[:, None]).T], axis=1)
     meat = (1 - alike) * (part.T * own**2) @ part + alike * (sums.T @ sums)

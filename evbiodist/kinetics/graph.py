@@ -44,8 +44,8 @@ class Monomial:
     def __str__(self) -> str:
         up = [_shown(n, p) for n, p in self.powers if p > 0]
         down = [_shown(n, -p) for n, p in self.powers if p < 0]
-        number = [] if self.coefficient == 1 and up else [f"{self.coefficient:g}"]
-        return "*".join([*number, *up]) + "".join(f"/{n}" for n in down)
+        number = [] if abs(self.coefficient) == 1 and up else [f"{abs(self.coefficient):g}"]
+        return "-" * (self.coefficient < 0) + "*".join([*number, *up]) + "".join(f"/{n}" for n in down)
 
 
 def parameter_of(factor: str) -> str:

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from evbiodist.kinetics.catalogue import build
 from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.fit import FitResult, error_scale, fit
+from evbiodist.kinetics.fit import NO_ERROR, NO_LOGARITHM, FitResult, error_scale, fit
 from evbiodist.kinetics.graph import RateGraph
 from evbiodist.kinetics.inputs import Doses, Input
 from evbiodist.kinetics.problem import Freedom, Problem
 from evbiodist.kinetics.propagate import quantile
-from evbiodist.kinetics.search import UNREPEATED_CV, FitSettings, Spread, search
+from evbiodist.kinetics.search import UNREPEATED_CV, FitSettings, Found, Spread, search
 from evbiodist.kinetics.solve import Design
 from evbiodist.kinetics.start import Shape, candidates
 
@@ -105,7 +105,11 @@ def fit_many(
         )
     seen = np.atleast_2d(np.asarray(value, dtype=np.float64))
     t, ends = _times(time_h, seen), None if end_h is None else _times(end_h, seen)
-    error = np.zeros(seen.shape) if se is None else np.broadcast_to(np.asarray(se, dtype=np.float64), seen.shape)
+    error = np.asarray(0.0 if se is None else se, dtype=np.float64)
+    if error.shape not in ((), seen.shape[1:], seen.shape):
+        raise ValueError(f"se has shape {error.shape} and value {seen.shape}; give one number, one for each column, or one "
+                         "for each value")  # fmt: skip
+    error = np.broadcast_to(error, seen.shape)
     if inputs is None:
         given = dose if isinstance(dose, Doses) else Doses(_per_curve(dose, len(seen)))
         inputs = {graph.ports[0].name: given}
@@ -120,7 +124,8 @@ def fit_many(
     spread = Spread(np.zeros(seen.shape[1], np.intp), np.where(used, error, 0.0), np.zeros(seen.shape), np.ones(seen.shape),
                     cv, top[:, None])  # fmt: skip
     middle = t if ends is None else (t + ends) / 2
-    shape = Shape(np.where(used, np.broadcast_to(middle, seen.shape), np.nan), seen)
+    shown = used | ~used.any(axis=1, keepdims=True)  # a curve without a value starts anywhere
+    shape = Shape(np.where(shown, np.broadcast_to(middle, seen.shape), np.nan), np.where(shown & ~used, 1.0, seen))
     amount = inputs[graph.ports[0].name]
     total = np.atleast_2d(amount.amount).sum(axis=1) if isinstance(amount, Doses) else np.ones(1)
     with np.errstate(all="ignore"):
@@ -136,7 +141,23 @@ def fit_many(
         mine = {k: v.take(slice(i, i + 1)) for k, v in inputs.items()}
         return fit(data, graph, inputs=mine, dose_unit=dose_unit, settings=settings)
 
-    return _tabulate(graph, found.problem, found.u, found.at_bound, found.cost, found.reason, settings, one)
+    why = _why_not(graph, freedom, used, seen, error, settings)
+    why = [w or (r if not np.isfinite(c) else "") for w, r, c in zip(why, found.reason, found.cost, strict=True)]
+    return _tabulate(found, tuple(why), settings, one)
+
+
+def _why_not(
+    graph: RateGraph, freedom: Freedom, used: NDArray[np.bool_], seen: FloatArray, error: FloatArray, settings: FitSettings
+) -> list[str]:
+    """Return why each curve cannot be fitted, as `fit` says it; empty where it can."""
+    size, out = len(freedom.names), []
+    for known, y, s in zip(used, seen, error, strict=True):
+        count = int(known.sum())
+        few = f"{count} values cannot determine the {size} parameters of {graph.name}" if count <= size else ""
+        no_log = NO_LOGARITHM if settings.scale == "log" and (y[known] <= 0).any() else ""
+        no_error = NO_ERROR if settings.weights == "given" and not (s[known] > 0).all() else ""
+        out.append(few or no_log or no_error)
+    return out
 
 
 def _times(given: ArrayLike, seen: FloatArray) -> FloatArray:
@@ -157,16 +178,10 @@ def _per_curve(dose: ArrayLike, curves: int) -> FloatArray:
     return amount[:, None]
 
 
-def _tabulate(
-    graph: RateGraph, problem: Problem, u: FloatArray, bound: NDArray[np.bool_], cost: FloatArray, why: tuple[str, ...],
-    settings: FitSettings, one: Any,
-) -> FitTable:  # fmt: skip
-    freedom = problem.freedom
-    size, count = u.shape[1], np.isfinite(problem.value).sum(axis=1)
-    df = (count - size).astype(float)
-    few = df <= 0
-    reason = tuple(f"{n} values cannot determine the {size} parameters of {graph.name}" if f else w if not np.isfinite(c) else ""
-                   for n, f, w, c in zip(count, few, why, cost, strict=True))  # fmt: skip
+def _tabulate(found: Found, reason: tuple[str, ...], settings: FitSettings, one: Any) -> FitTable:
+    problem, u, bound = found.problem, found.u, found.at_bound
+    graph, freedom = problem.graph, problem.freedom
+    df = (np.isfinite(problem.value).sum(axis=1) - u.shape[1]).astype(float)
     failed = np.array([bool(r) for r in reason])
     with np.errstate(all="ignore"):
         J = problem(u, np.arange(len(u)))[1]
@@ -176,15 +191,16 @@ def _tabulate(
         length = np.where(length > 0, length, 1.0)
         scaled = normal / (length[:, :, None] * length[:, None, :])
         inverse = np.linalg.pinv(scaled, rcond=1e-12, hermitian=True) / (length[:, :, None] * length[:, None, :])
-        chi2_red = np.where(failed, np.nan, cost / df)
+        chi2_red = np.where(failed, np.nan, found.cost / df)
         scale, reach_df = error_scale(chi2_red, df, settings.weights == "given")
         free = inverse * scale[:, None, None]
         full = freedom.full(u)
         theta = graph.from_search(full)
         se_u = np.sqrt(np.einsum("bii->bi", freedom.link @ free @ freedom.link.T))
-        se_u = np.where(se_u > 0, se_u, np.nan)
+        moved = freedom.link.any(axis=1) & (bound @ freedom.link.T == 0)
+        se_u = np.where(moved & ~failed[:, None], se_u, np.nan)
         reach = quantile(settings.level, reach_df)[:, None] * se_u
         low, high = (graph.from_search(full - reach), graph.from_search(full + reach))
+        se = se_u * graph.search_slopes(theta)
     theta = np.where(failed[:, None], np.nan, theta)
-    se = se_u * np.where(failed[:, None], np.nan, graph.search_slopes(theta))
     return FitTable(graph.names, theta, se, low, high, free, chi2_red, df, reason, one)

@@ -91,11 +91,16 @@ class Freedom:
                 raise ValueError(f"'{name}' is not a parameter of {graph.name}; {nearest(name, graph.names)}")
         values = {p.name: p.fixed for p in graph.parameters if p.fixed is not None} | dict(fixed)
         values = {k: v for k, v in values.items() if v is not None}
+        scales = {p.name: p.scale for p in graph.parameters}
+        for name, leader in ties.items():
+            if scales[name] != scales[leader]:
+                raise ValueError(f"{name} cannot follow {leader}: one is searched on its {scales[name]} scale and the other on "
+                                 f"its {scales[leader]} scale; tie parameters of one kind")  # fmt: skip
         both = sorted(set(values) & set(ties))
         if both or set(ties) & set(ties.values()):
             raise ValueError(f"{', '.join(both or sorted(set(ties) & set(ties.values())))} cannot follow another parameter and "
                              "be held or followed itself; drop one of the two")  # fmt: skip
-        theta = np.array([values.get(n, 0.5) for n in graph.names], dtype=float)
+        theta = np.array([values.get(ties.get(n, n), 0.5) for n in graph.names], dtype=float)
         log, logit = graph.scales
         wrong = (log & (theta < 0)) | (logit & ((theta < 0) | (theta > 1))) | ~np.isfinite(theta)
         if wrong.any():

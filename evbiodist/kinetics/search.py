@@ -20,6 +20,8 @@ from evbiodist.study.problems import nearest
 FloatArray = NDArray[np.float64]
 #: How far from its start a parameter may go, on its logarithm or logit.
 REACH = 12.0
+#: Closer to the end of its reach than this share of it, a parameter is at a bound.
+_AT_BOUND = 0.05
 #: Errors are never taken smaller than this share of a matrix' largest mean.
 FLOOR = 0.005
 #: Relative spread assumed where nothing is repeated; the fit's own residuals then set the scale.
@@ -170,13 +172,12 @@ class Found(NamedTuple):
 
     Parameters
     ----------
-    u : (B, q) free coordinates; centre : (B, q) where the best start lay; at_bound : (B, q).
+    u : (B, q) free coordinates; at_bound : (B, q) which of them are at a bound, or as far from their start as they may go.
     problem : with the final weights; residual, jacobian : at u; cost : sums of squares.
     reason : why a data set has no fit; empty where it has.
     """
 
     u: FloatArray
-    centre: FloatArray
     at_bound: NDArray[np.bool_]
     problem: Problem
     cost: FloatArray
@@ -211,6 +212,7 @@ def search(problem: Problem, spread: Spread, mean: FloatArray, starts: FloatArra
         )
         cost = np.where(np.isfinite(tried.cost), tried.cost, np.inf).reshape(tries, size)
         at = tried.x[np.argmin(cost, axis=0) * size + np.arange(size)]
+    at = _absorption_first(problem, at, low, high)
     renewed = settings.weights != "given"
     shown = problem.value if problem.censored is None else np.where(problem.censored, np.nan, problem.value)
     solved, bound = np.full(size, np.nan), np.zeros(at.shape, dtype=bool)
@@ -223,7 +225,9 @@ def search(problem: Problem, spread: Spread, mean: FloatArray, starts: FloatArra
         with np.errstate(all="ignore"):
             y = problem.predict(at, False)[0]
             problem = replace(problem, sigma=WEIGHTS[settings.weights](spread, y, shown))
-    return Found(at, middle, bound, problem, solved, tuple(reason))
+    scaled = problem.freedom.free(np.array([p.scale != "linear" for p in problem.graph.parameters]))
+    bound = bound | (scaled & (np.abs(at - middle) > REACH * (1 - _AT_BOUND)))
+    return Found(at, bound, problem, solved, tuple(reason))
 
 
 def _best_starts(
@@ -247,11 +251,28 @@ def _best_starts(
     else:
         u = u[:tries]
     centre = np.broadcast_to(u[:1], u.shape)  # all tries of a data set share its box
-    free = np.array([p.scale != "linear" for p in graph.parameters])
-    scaled = freedom.free(np.where(free, 1.0, 0.0)) > 0
+    scaled = freedom.free(np.array([p.scale != "linear" for p in graph.parameters]))
     lower = np.maximum(np.where(scaled, centre - REACH, -np.inf), low)
     upper = np.minimum(np.where(scaled, centre + REACH, np.inf), high)
     return np.clip(u, lower, upper), centre, lower, upper
+
+
+def _absorption_first(problem: Problem, at: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Return the coordinates with absorption as the faster process, where the other way round is the same curve.
+
+    One compartment after first-order absorption: ka and cl / v may change places (flip-flop). Gibaldi & Perrier 1982,
+    ch. 1. Bounds that allow one of them only decide.
+    """
+    freedom = problem.freedom
+    if problem.graph.compartments != ("central", "depot") or not {"ka", "cl", "v"} <= set(freedom.names):
+        return at
+    if freedom.link.sum(axis=0).max() > 1:  # something follows another parameter
+        return at
+    ka, cl, v = (freedom.names.index(n) for n in ("ka", "cl", "v"))
+    other = at.copy()
+    other[:, ka], other[:, v] = at[:, cl] - at[:, v], at[:, cl] - at[:, ka]
+    better = (other[:, ka] > at[:, ka]) & ((low < other) & (other < high)).all(axis=1)
+    return np.where(better[:, None], other, at)
 
 
 def _limits(graph: RateGraph, freedom: Freedom, settings: FitSettings) -> tuple[FloatArray, FloatArray]:
