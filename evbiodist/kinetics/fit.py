@@ -21,7 +21,7 @@ from evbiodist.kinetics.derived import Derived, derived, organ_amounts, too_far
 from evbiodist.kinetics.graph import RateGraph
 from evbiodist.kinetics.inputs import Doses, Input
 from evbiodist.kinetics.problem import Freedom, Problem
-from evbiodist.kinetics.search import FitSettings, Found, Spread, search
+from evbiodist.kinetics.search import NOTHING_LEFT, FitSettings, Found, Spread, search
 from evbiodist.kinetics.solve import Design, solve
 from evbiodist.kinetics.start import Shape, candidates
 from evbiodist.study.estimate import Estimate, student
@@ -326,7 +326,7 @@ def _through_lmfit(problem: Problem, u: FloatArray, bound: NDArray[np.bool_]) ->
         return np.asarray(np.nan_to_num(J[[order.index(w) for w in varied]].T))
 
     if not any(p.vary for p in params.values()):
-        raise ValueError("every parameter ended at a bound: the data do not carry the model")
+        raise ValueError(NOTHING_LEFT)
     minimizer = lmfit.Minimizer(residual, params, calc_covar=False)
     with np.errstate(all="ignore"):
         result = minimizer.minimize(method="leastsq", Dfun=jacobian, col_deriv=0, xtol=1e-12, ftol=1e-12, gtol=1e-14,
