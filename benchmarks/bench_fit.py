@@ -166,7 +166,7 @@ def tissues(repeats: int) -> None:
     theta = np.column_stack([np.array([6.0, 12.0, 3.0, 2.0]) * spread, rng.uniform(0.03, 0.08, 1000), np.zeros(1000)])
     inputs = {"plasma": plasma, "whole_blood": plasma}
     exact = solve(build("two_tissue"), theta, Design(start, end, inputs=inputs)).y[:, :, 0]
-    se = 0.02 * exact.max(axis=1, keepdims=True)
+    se = np.broadcast_to(0.02 * exact.max(axis=1, keepdims=True), exact.shape)
     seen = exact + se * rng.normal(size=exact.shape)
 
     def ours() -> np.ndarray:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 #: A derived quantity rests on a parameter when its relative change per relative change of that one is more than this.
 _RESTS_ON = 1e-3
+NO_CURVE = "no value is above 0, so there is no curve to fit"
 NO_LOGARITHM = "a value is 0 or less, which has no logarithm; fit on the linear scale, or leave it out"
 NO_ERROR = "weights are to be those given, but a value has no standard error; fill se, or choose other weights"
 #: What a residual counts as where the model has no finite value: far from any data.
@@ -51,6 +52,7 @@ class FitResult:
     free, bound : (p,) which were searched, and which ended at a bound.
     chi2_red, aicc, bic : goodness of fit; df : degrees of freedom of the intervals, fewer where rows of one animal
         are alike.
+    problem : as a least-squares problem; converged : whether the search came to rest.
     """
 
     graph: RateGraph
@@ -67,6 +69,7 @@ class FitResult:
     bic: float
     df: float
     problem: Problem
+    converged: bool = True
     _lmfit: tuple[Any, Any] | None = None
 
     @property
@@ -276,18 +279,11 @@ def _refined(found: FitResult) -> dict[str, Any]:
     """Finish with lmfit's least squares, from where the search ended, and take its answer when it is no worse."""
     minimizer, result = _through_lmfit(found.problem, found.graph.to_search(found.theta), found.bound)
     u = np.array([result.params[w].value for w in _words(found.graph)])
-    theta = np.where(found.free | found.bound, found.graph.from_search(u), found.theta)
-    cost = float(
-        np.sum(found.problem.residual(found.problem.predict(_free_part(found.problem, theta), False)[0])[0] ** 2)
-    )
-    before = float(
-        np.sum(found.problem.residual(found.problem.predict(_free_part(found.problem, found.theta), False)[0])[0] ** 2)
-    )
-    return {"theta": theta if cost <= before * (1 + 1e-12) else found.theta, "_lmfit": (minimizer, result)}
-
-
-def _free_part(problem: Problem, theta: FloatArray) -> FloatArray:
-    return problem.freedom.free(problem.graph.to_search(theta[None]))
+    theta = np.where(found.free & ~found.bound, found.graph.from_search(u), found.theta)
+    before = found.chi2_red * (found.data.value.size - len(found.problem.freedom.names))
+    better = np.isfinite(theta).all() and result.chisqr <= before * (1 + 1e-12)
+    at_rest = found.converged or (better and result.success)
+    return {"theta": theta if better else found.theta, "_lmfit": (minimizer, result), "converged": bool(at_rest)}
 
 
 def _words(graph: RateGraph) -> list[str]:
@@ -382,6 +378,8 @@ def _why_not(graph: RateGraph, data: FitData, freedom: Freedom, settings: FitSet
         return f"the data hold {', '.join(data.seen)}; {graph.name} sees {', '.join(graph.seen)}"
     if data.value.size <= len(freedom.names):
         return f"{data.value.size} values cannot determine the {len(freedom.names)} parameters of {graph.name}"
+    if not (data.value[~data.censored] > 0).any():
+        return NO_CURVE
     if settings.scale == "log" and (data.value[~data.censored] <= 0).any():
         return NO_LOGARITHM
     if settings.weights == "given" and not (data.se[~data.censored] > 0).all():
@@ -528,7 +526,8 @@ def _conclude(
     searched = np.asarray(freedom.link.any(axis=1))
     return FitResult(graph, data, design, settings, dose_unit, theta, freedom.link @ free @ freedom.link.T,
                      searched, np.asarray(searched & (freedom.link @ stuck > 0)), chi2_red, float(aicc),
-                     float(k * np.log(size) - 2 * log_likelihood), float(reach_df), problem)  # fmt: skip
+                     float(k * np.log(size) - 2 * log_likelihood), float(reach_df), problem,
+                     not found.reason[row])  # fmt: skip
 
 
 def error_scale(chi2_red: FloatArray, df: FloatArray, given: bool) -> tuple[FloatArray, FloatArray]:
@@ -561,14 +560,15 @@ def _estimates(f: FitResult) -> list[Estimate]:
     last = float((f.data.time_h if f.data.end_h is None else f.data.end_h)[f.data.which == 0].max())
     beyond = too_far(f.graph, f.theta, f.design, last, f.settings.max_extrap_pct)
     rows = []
+    restless = set() if f.converged else {"not_converged"}
     for i, p in enumerate(f.graph.parameters):
-        flags = {"at_bound"} if f.bound[i] else set()
+        flags = restless | ({"at_bound"} if f.bound[i] else set())
         flags |= {"correlated"} if correlation[i].max(initial=0.0) >= 0.8 else set()
         flags |= {"extrapolated"} if p.name in beyond else set()
         reason = "at its bound: the data do not carry it" if f.bound[i] else "" if f.free[i] else "held, not estimated"
         rows.append(_own(f, i, flags, reason))
     for d in derived(f.graph, f.theta, f.design, f.dose_unit, float(f.data.time_h.max())):
-        rows.append(_follow(f, d, {"extrapolated"} if d.name in beyond else set()))
+        rows.append(_follow(f, d, restless | ({"extrapolated"} if d.name in beyond else set())))
     return rows
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evbiodist.kinetics.catalogue import build
 from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.fit import NO_ERROR, NO_LOGARITHM, FitResult, error_scale, fit
+from evbiodist.kinetics.fit import NO_CURVE, NO_ERROR, NO_LOGARITHM, FitResult, error_scale, fit
 from evbiodist.kinetics.graph import RateGraph
 from evbiodist.kinetics.inputs import Doses, Input
 from evbiodist.kinetics.problem import Freedom, Problem
@@ -36,6 +36,7 @@ class FitTable:
     theta, se, ci_low, ci_high : (B, p) on the natural scale; NaN where there is no fit, se NaN where held or at a bound.
     covariance : (B, q, q) of the free search coordinates.
     chi2_red : (B,) weighted sum of squares over degrees of freedom; df : (B,).
+    converged : (B,) whether the search came to rest.
     reason : why a curve has no fit; empty where it has.
     """
 
@@ -47,6 +48,7 @@ class FitTable:
     covariance: FloatArray
     chi2_red: FloatArray
     df: FloatArray
+    converged: NDArray[np.bool_]
     reason: tuple[str, ...]
     _one: Any
 
@@ -104,11 +106,13 @@ def fit_many(
             f"{graph.name} sees {', '.join(graph.seen)}; fit_many takes models of one curve, fit takes the others"
         )
     seen = np.atleast_2d(np.asarray(value, dtype=np.float64))
-    t, ends = _times(time_h, seen), None if end_h is None else _times(end_h, seen)
+    t, ends = _times("time_h", time_h, seen), None if end_h is None else _times("end_h", end_h, seen)
     error = np.asarray(0.0 if se is None else se, dtype=np.float64)
     if error.shape not in ((), seen.shape[1:], seen.shape):
         raise ValueError(f"se has shape {error.shape} and value {seen.shape}; give one number, one for each column, or one "
                          "for each value")  # fmt: skip
+    if (error < 0).any():
+        raise ValueError("se has values below 0; expected standard errors of 0 or more")
     error = np.broadcast_to(error, seen.shape)
     if inputs is None:
         given = dose if isinstance(dose, Doses) else Doses(_per_curve(dose, len(seen)))
@@ -147,24 +151,30 @@ def fit_many(
 
 
 def _why_not(
-    graph: RateGraph, freedom: Freedom, used: NDArray[np.bool_], seen: FloatArray, error: FloatArray, settings: FitSettings
+    graph: RateGraph,
+    freedom: Freedom,
+    used: NDArray[np.bool_],
+    seen: FloatArray,
+    error: FloatArray,
+    settings: FitSettings,
 ) -> list[str]:
     """Return why each curve cannot be fitted, as `fit` says it; empty where it can."""
     size, out = len(freedom.names), []
     for known, y, s in zip(used, seen, error, strict=True):
         count = int(known.sum())
         few = f"{count} values cannot determine the {size} parameters of {graph.name}" if count <= size else ""
+        no_curve = "" if (y[known] > 0).any() else NO_CURVE
         no_log = NO_LOGARITHM if settings.scale == "log" and (y[known] <= 0).any() else ""
         no_error = NO_ERROR if settings.weights == "given" and not (s[known] > 0).all() else ""
-        out.append(few or no_log or no_error)
+        out.append(few or no_curve or no_log or no_error)
     return out
 
 
-def _times(given: ArrayLike, seen: FloatArray) -> FloatArray:
+def _times(name: str, given: ArrayLike, seen: FloatArray) -> FloatArray:
     t = np.atleast_2d(np.asarray(given, dtype=np.float64))
     if t.shape not in ((1, seen.shape[1]), seen.shape):
         raise ValueError(
-            f"time_h has shape {t.shape} and value {seen.shape}; give one time for each value, or for each column"
+            f"{name} has shape {t.shape} and value {seen.shape}; give one time for each value, or for each column"
         )
     return t
 
@@ -203,4 +213,5 @@ def _tabulate(found: Found, reason: tuple[str, ...], settings: FitSettings, one:
         low, high = (graph.from_search(full - reach), graph.from_search(full + reach))
         se = se_u * graph.search_slopes(theta)
     theta = np.where(failed[:, None], np.nan, theta)
-    return FitTable(graph.names, theta, se, low, high, free, chi2_red, df, reason, one)
+    return FitTable(graph.names, theta, se, low, high, free, chi2_red, df,
+                    np.array([not why for why in found.reason]), reason, one)  # fmt: skip

@@ -137,7 +137,7 @@ class Freedom:
         """Return the free coordinates (..., q) of all (..., p); a tie takes its leader's."""
         if self.whole:
             return full
-        return np.stack([full[..., int(np.argmax(column))] for column in self.link.T], axis=-1)
+        return full[..., [self.all.index(n) for n in self.names]]
 
 
 @dataclass(frozen=True, eq=False)

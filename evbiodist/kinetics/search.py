@@ -18,6 +18,7 @@ from evbiodist.kinetics.problem import LOSSES, SCALES, Freedom, Problem
 from evbiodist.study.problems import nearest
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
 #: How far from its start a parameter may go, on its logarithm or logit.
 REACH = 12.0
 #: Closer to the end of its reach than this share of it, a parameter is at a bound.
@@ -26,7 +27,11 @@ _AT_BOUND = 0.05
 FLOOR = 0.005
 #: Relative spread assumed where nothing is repeated; the fit's own residuals then set the scale.
 UNREPEATED_CV = 0.15
-_REWEIGHTINGS = 4
+NOTHING_LEFT = "every parameter ended at a bound: the data do not carry the model"
+#: Weights and parameters take turns so often at most, until no coordinate moves by more than this.
+_REWEIGHTINGS, _SETTLED = 20, 1e-6
+#: A start whose mean squared residual is below this lies in the valley of the optimum.
+_NEAR_ENOUGH = 4.0
 _SORTING, _MOST = 6, 200
 _ROUGHLY, _TIGHT = 1e-3, 1e-10
 
@@ -60,7 +65,7 @@ class FitSettings:
     ties: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     tries: int = 3
-    scattered: int = 6
+    scattered: int = 4
     level: float = 0.95
     max_extrap_pct: float = 20.0
 
@@ -151,7 +156,8 @@ def _combined(s: Spread, y: FloatArray, value: FloatArray) -> FloatArray:
         alone_a, alone_b = sr / np.where(sw > 0, sw, 1.0), sxr / np.where(sxx > 0, sxx, 1.0)
         a, b = (np.where(b < 0, alone_a, np.maximum(a, 0.0)),
                 np.where(a < 0, alone_b, np.maximum(b, 0.0)))  # fmt: skip
-        size = np.sqrt(np.maximum(a[:, None] + b[:, None] * y * y, (1e-6 * top) ** 2))
+        least = b[:, None] * (FLOOR * top) ** 2  # else a value that is nearly 0 could rule the fit
+        size = np.sqrt(np.maximum(np.maximum(a[:, None] + b[:, None] * y * y, least), (1e-6 * top) ** 2))
         out = np.where(mine, size, out)
     return out
 
@@ -173,7 +179,7 @@ class Found(NamedTuple):
     Parameters
     ----------
     u : (B, q) free coordinates; at_bound : (B, q) which of them are at a bound, or as far from their start as they may go.
-    problem : with the final weights; residual, jacobian : at u; cost : sums of squares.
+    problem : with the final weights; residual, jacobian : at u; cost : sums of squares, not finite where there is no fit.
     reason : why a data set has no fit; empty where it has.
     """
 
@@ -202,59 +208,77 @@ def search(problem: Problem, spread: Spread, mean: FloatArray, starts: FloatArra
     sigma = WEIGHTS[settings.weights](spread, mean, problem.value) if given else rough
     problem = replace(problem, sigma=sigma)
     with np.errstate(all="ignore"):
-        u, centre, lower, upper = _best_starts(problem, starts, settings)
-    tries, size = u.shape[:2]
-    at, middle, low, high = u[0], centre[0], lower[0], upper[0]
-    if tries > 1:  # a few steps from each start tell which valley is deepest
-        flat = [a.reshape(tries * size, -1) for a in (u, lower, upper)]
-        tried = least_squares(
-            _repeated(problem, tries), flat[0], flat[1], flat[2], ftol=_ROUGHLY, max_iterations=_SORTING
-        )
-        cost = np.where(np.isfinite(tried.cost), tried.cost, np.inf).reshape(tries, size)
-        at = tried.x[np.argmin(cost, axis=0) * size + np.arange(size)]
+        u, centre, lower, upper, unsure = _best_starts(problem, starts, settings)
+    at, middle, low, high = u[0].copy(), centre[0], lower[0], upper[0]
+    count = np.sum(np.isfinite(problem.value) & np.isfinite(problem.sigma), axis=1)
+    for tries, steps in ((settings.tries, _SORTING), (len(u), _MOST)):
+        if tries == 1 or not unsure.size:
+            break  # a few steps from each start tell which valley is deepest; where none fits, all are searched
+        flat = [a[:tries, unsure].reshape(-1, a.shape[2]) for a in (u, lower, upper)]
+        many = _repeated(problem.take(unsure), min(tries, len(u)))
+        tried = least_squares(many, flat[0], flat[1], flat[2], ftol=_ROUGHLY, max_iterations=steps)
+        cost = np.where(np.isfinite(tried.cost), tried.cost, np.inf).reshape(-1, unsure.size)
+        at[unsure] = tried.x[np.argmin(cost, axis=0) * unsure.size + np.arange(unsure.size)]
+        unsure = unsure[~(cost.min(axis=0) <= _NEAR_ENOUGH * count[unsure])]
     at = _absorption_first(problem, at, low, high)
-    renewed = settings.weights != "given"
-    shown = problem.value if problem.censored is None else np.where(problem.censored, np.nan, problem.value)
-    solved, bound = np.full(size, np.nan), np.zeros(at.shape, dtype=bool)
-    reason = [""] * size
-    for last in (False,) * (_REWEIGHTINGS if renewed else 0) + (True,):
-        found = least_squares(problem, at, low, high, ftol=_TIGHT if last else _ROUGHLY, max_iterations=_MOST)
-        at, solved, bound, reason = found.x, found.cost, found.at_bound, list(found.reason)
-        if last:
-            break
-        with np.errstate(all="ignore"):
-            y = problem.predict(at, False)[0]
-            problem = replace(problem, sigma=WEIGHTS[settings.weights](spread, y, shown))
+    if settings.weights != "given":
+        problem, at = _renew_weights(problem, spread, settings.weights, at, low, high)
+    found = least_squares(problem, at, low, high, ftol=_TIGHT, max_iterations=_MOST)
+    at, solved, bound, reason = found.x, found.cost, found.at_bound, list(found.reason)
     scaled = problem.freedom.free(np.array([p.scale != "linear" for p in problem.graph.parameters]))
     bound = bound | (scaled & (np.abs(at - middle) > REACH * (1 - _AT_BOUND)))
-    return Found(at, bound, problem, solved, tuple(reason))
+    lost = bound.all(axis=1)
+    told = tuple(
+        NOTHING_LEFT if no and np.isfinite(c) else why for no, c, why in zip(lost, solved, reason, strict=True)
+    )
+    return Found(at, bound, problem, np.where(lost, np.nan, solved), told)
+
+
+def _renew_weights(
+    problem: Problem, spread: Spread, weights: str, at: FloatArray, low: FloatArray, high: FloatArray
+) -> tuple[Problem, FloatArray]:
+    """Fit and take weights from the fitted curve, in turns, until each data set's parameters stay where they are."""
+    shown = problem.value if problem.censored is None else np.where(problem.censored, np.nan, problem.value)
+    sigma, at, rows = problem.sigma.copy(), at.copy(), np.arange(len(at))
+    for _ in range(_REWEIGHTINGS):
+        part = replace(problem, sigma=sigma).take(rows)
+        found = least_squares(part, at[rows], low[rows], high[rows], ftol=_SETTLED, max_iterations=_MOST)
+        moved = np.abs(found.x - at[rows]).max(axis=1)
+        at[rows] = found.x
+        with np.errstate(all="ignore"):
+            y = part.predict(found.x, False)[0]
+            sigma[rows] = WEIGHTS[weights](spread.take(rows), y, shown[rows])
+        rows = rows[np.isfinite(found.cost) & (moved > _SETTLED)]
+        if not rows.size:
+            break
+    return replace(problem, sigma=sigma), at
 
 
 def _best_starts(
     problem: Problem, starts: FloatArray, settings: FitSettings
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return the best few starts of each data set, (tries, B, q) each: where, centre, lower and upper bounds."""
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, IntArray]:
+    """Return the starts of each data set, the best first, (K, B, q) each: where, centre, lower and upper bounds.
+
+    Last come the data sets whose best start does not describe them yet, so that the others are worth a try too.
+    """
     graph, freedom = problem.graph, problem.freedom
     K, B, _ = starts.shape
     u = freedom.free(graph.to_search(starts))
     low, high = _limits(graph, freedom, settings)
     u = np.clip(u, np.where(np.isfinite(low), low + 1e-6, low), np.where(np.isfinite(high), high - 1e-6, high))
     u = np.nan_to_num(u, nan=0.0, posinf=REACH, neginf=-REACH)
-    tries = min(settings.tries, K)
-    if tries < K:
-        many = _repeated(problem, K)
-        r = many.residual(many.predict(u.reshape(K * B, -1), False)[0])[0]
-        cost = np.einsum("bn,bn->b", r, r).reshape(K, B)
-        cost = np.where(np.isfinite(cost), cost, np.inf)
-        order = np.argsort(cost, axis=0, kind="stable")[:tries]
-        u = np.take_along_axis(u, order[:, :, None], axis=0)
-    else:
-        u = u[:tries]
+    many = _repeated(problem, K)
+    r = many.residual(many.predict(u.reshape(K * B, -1), False)[0])[0]
+    cost = np.einsum("bn,bn->b", r, r).reshape(K, B)
+    cost = np.where(np.isfinite(cost), cost, np.inf)
+    u = np.take_along_axis(u, np.argsort(cost, axis=0, kind="stable")[:, :, None], axis=0)
+    used = np.isfinite(problem.value) & np.isfinite(problem.sigma)
+    unsure = np.flatnonzero(~(cost.min(axis=0) <= _NEAR_ENOUGH * used.sum(axis=1)))
     centre = np.broadcast_to(u[:1], u.shape)  # all tries of a data set share its box
     scaled = freedom.free(np.array([p.scale != "linear" for p in graph.parameters]))
     lower = np.maximum(np.where(scaled, centre - REACH, -np.inf), low)
     upper = np.minimum(np.where(scaled, centre + REACH, np.inf), high)
-    return np.clip(u, lower, upper), centre, lower, upper
+    return np.clip(u, lower, upper), centre, lower, upper, unsure
 
 
 def _absorption_first(problem: Problem, at: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
@@ -285,8 +309,15 @@ def _limits(graph: RateGraph, freedom: Freedom, settings: FitSettings) -> tuple[
             raise ValueError(
                 f"bounds of {p.name} are {floor:g} and {ceiling:g}; the lower one must be below the upper one"
             )
-        low.append(floor if floor is not None else -np.inf if p.scale == "linear" else 0.0)
-        high.append(ceiling if ceiling is not None else 1.0 if p.scale == "logit" else np.inf)
+        least, most = -np.inf if p.scale == "linear" else 0.0, 1.0 if p.scale == "logit" else np.inf
+        low.append(least if floor is None else floor)
+        high.append(most if ceiling is None else ceiling)
+        if not (least <= low[-1] <= most and least <= high[-1] <= most):
+            raise ValueError(
+                f"bounds of {p.name} are {low[-1]:g} and {high[-1]:g}; it can only lie between {least:g} and {most:g}"
+            )
+        if p.name in settings.bounds and p.name in settings.ties:
+            raise ValueError(f"{p.name} follows {settings.ties[p.name]} and has no bounds of its own; bound that one")
     unknown = sorted(set(settings.bounds) - set(graph.names))
     if unknown:
         raise ValueError(f"'{unknown[0]}' is not a parameter of {graph.name}; {nearest(unknown[0], graph.names)}")

@@ -48,7 +48,8 @@ def candidates(
         guesses = _from_input(graph, first, design)
     else:
         guesses = _from_dose(graph, curves, first, dose)
-    found = [_complete(graph, guess, first, dose) for guess in guesses]
+    sizes = _sizes(first, dose)
+    found = [_complete(graph, guess, sizes) for guess in guesses]
     rng = np.random.default_rng(_SEED)
     log, logit = graph.scales
     for i in range(scattered):  # the same scatter for every problem, so that no problem depends on its neighbours
@@ -58,35 +59,36 @@ def candidates(
     return np.stack(found)
 
 
-def _complete(graph: RateGraph, guess: Mapping[str, FloatArray], shape: Shape, dose: FloatArray) -> FloatArray:
+def _complete(graph: RateGraph, guess: Mapping[str, FloatArray], sizes: Mapping[str, FloatArray]) -> FloatArray:
     """Fill in by magnitude what no guess names, and keep everything inside its bounds."""
     columns = []
     for p in graph.parameters:
-        begin = _magnitude(p, shape, dose) if p.start is None else np.full(len(dose), p.start)
+        begin = _magnitude(p, sizes)
         value = guess.get(p.name, begin)
         if p.scale == "log":
-            value = np.where(np.isfinite(value) & (value > 0), value, _magnitude(p, shape, dose))
+            value = np.where(np.isfinite(value) & (value > 0), value, begin)
         if p.fixed is not None:
-            value = np.full(len(dose), p.fixed)
+            value = np.full(begin.shape, p.fixed)
         low, high = -np.inf if p.lower is None else p.lower, np.inf if p.upper is None else p.upper
-        columns.append(np.clip(np.broadcast_to(value, (len(dose),)), low, high))
+        columns.append(np.minimum(np.maximum(value, low), high))
     return np.stack(columns, axis=1)
 
 
-def _magnitude(p: ParameterSpec, shape: Shape, dose: FloatArray) -> FloatArray:
-    """Return the size that a parameter of its dimension has for such a curve."""
-    top, last = np.nanmax(np.abs(shape.mean), axis=1), np.nanmax(shape.time, axis=1)
-    top = np.where(top > 0, top, 1.0)
-    sizes = {
-        "dose/value": dose / top,
-        "dose/value/time": dose / (top * last / 3),
-        "1/time": 3 / last,
-        "time": last / 10,
-        "value": top,
-        "dose": dose,
-    }
-    plain = np.full(len(dose), 0.05 if p.scale == "logit" else 0.0 if p.scale == "linear" else 1.0)
-    return sizes.get(p.dimension, plain) if p.scale == "log" else plain
+def _sizes(shape: Shape, dose: FloatArray) -> dict[str, FloatArray]:
+    """Return the size that a parameter of each dimension has for such curves."""
+    top = np.max(np.where(np.isfinite(shape.mean), np.abs(shape.mean), 0.0), axis=1)
+    last = np.max(np.where(np.isfinite(shape.time), shape.time, 0.0), axis=1)
+    top, last = np.where(top > 0, top, 1.0), np.where(last > 0, last, 1.0)
+    return {"dose/value": dose / top, "dose/value/time": dose / (top * last / 3), "1/time": 3 / last, "time": last / 10,
+            "value": top, "dose": dose, "1": np.ones(len(dose))}  # fmt: skip
+
+
+def _magnitude(p: ParameterSpec, sizes: Mapping[str, FloatArray]) -> FloatArray:
+    if p.start is not None:
+        return np.full(sizes["1"].shape, p.start)
+    if p.scale == "log":
+        return sizes.get(p.dimension, sizes["1"])
+    return np.full(sizes["1"].shape, 0.05 if p.scale == "logit" else 0.0)
 
 
 # after a dose
@@ -98,24 +100,19 @@ def _from_dose(
     if "ka" in graph.names:
         return _absorbed(graph, shape, dose)
     organs = [name for name in graph.seen if f"k_in_{name}" in graph.names]
+    plain = _plain(shape, dose)
+    if organs:
+        return [_balanced(graph, organs, curves, shape, dose, plain), _with_organs(plain, organs, curves, shape, dose)]
     phases = 3 if "v3" in graph.names else 2 if "v2" in graph.names else 1
-    guesses = []
-    for split in _SPLITS if phases > 1 else _SPLITS[:1]:
-        amplitudes, rates = _strip(shape, phases, split)
-        guesses.append(_disposition(amplitudes, rates, dose))
-    guesses.append(_plain(shape, dose))
-    if not organs:
-        return guesses
-    plain = guesses[-1]
-    return [_balanced(graph, organs, curves, shape, dose, plain), _with_organs(plain, organs, curves, shape, dose)]
+    splits = _SPLITS if phases > 1 else _SPLITS[:1]
+    return [*(_disposition(*_strip(shape, phases, split), dose) for split in splits), plain]
 
 
 def _strip(shape: Shape, phases: int, split: float) -> tuple[FloatArray, FloatArray]:
     """Peel exponentials off curves from the end: amplitudes and rates (B, phases), the slowest first."""
     t, y = shape.time, np.array(shape.mean)
-    seen = np.isfinite(t) & np.isfinite(y)
-    top = np.max(np.where(seen, y, 0.0), axis=1, keepdims=True)
-    t, y = np.where(seen, t, 0.0), np.maximum(np.where(seen, y, 0.0), 1e-4 * top)
+    seen = np.isfinite(t) & np.isfinite(y) & (y > 0)
+    t, y = np.where(seen, t, 0.0), np.where(seen, y, 0.0)
     rank = (np.cumsum(seen, axis=1) - 1) / np.maximum(seen.sum(axis=1, keepdims=True) - 1, 1)
     slowest = 0.05 / np.max(t, axis=1)
     rest, amplitudes, rates = y, [], []

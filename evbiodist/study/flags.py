@@ -186,6 +186,11 @@ FLAGS: dict[str, Flag] = {
             "the data do not carry this parameter",
         ),
         Flag(
+            "not_converged",
+            "the search stopped before it came to rest",
+            "give starting values or bounds, hold a parameter, or choose a simpler model",
+        ),
+        Flag(
             "open_interval",
             "the data set no limit on one side of the interval: any more extreme value fits about as well",
             "quote the closed end as a limit; sample where the parameter shows, as next_times says",
