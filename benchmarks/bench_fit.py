@@ -23,12 +23,12 @@ from scipy.integrate import odeint
 from scipy.optimize import curve_fit, leastsq
 from side_by_side import medians, show
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.data import prepare
-from evbiodist.kinetics.fit import FitResult, fit, fit_all
-from evbiodist.kinetics.inputs import Doses, SampledCurve
-from evbiodist.kinetics.many import fit_many
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.fitting.data import prepare
+from evbiodist.kinetics.fitting.fit import FitResult, fit, fit_all
+from evbiodist.kinetics.fitting.many import fit_many
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.inputs import Doses, SampledCurve
+from evbiodist.kinetics.models.solve import Design, solve
 
 ORGANS = ("kidney", "liver", "lung", "muscle", "spleen")
 TIMES = np.array([0.083, 0.25, 0.5, 1, 2, 4, 6, 8, 12, 24, 36, 48])

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import leastsq
 from side_by_side import medians, show
 
-from evbiodist.kinetics.levenberg import covariance, least_squares
+from evbiodist.kinetics.fitting.levenberg import covariance, least_squares
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracles"))
 from test_nist_strd import MODELS, Problem, agreement, read, solve

@@ -14,10 +14,10 @@ import numpy as np
 from scipy.stats import linregress
 from side_by_side import medians, show
 
-from evbiodist.kinetics.graphical_frames import Frames, InputCurve
-from evbiodist.kinetics.maps import logan_map, ma1_map, nca_map, one_tissue_map, patlak_map
-from evbiodist.kinetics.maps_basis import one_tissue_means
-from evbiodist.kinetics.maps_kernels import have_numba
+from evbiodist.kinetics.graphical.frames import Frames, InputCurve
+from evbiodist.kinetics.graphical.maps import logan_map, ma1_map, nca_map, one_tissue_map, patlak_map
+from evbiodist.kinetics.graphical.maps_basis import one_tissue_means
+from evbiodist.kinetics.graphical.maps_kernels import have_numba
 
 EDGES = np.r_[0, np.cumsum(np.r_[[0.25] * 6, [0.5] * 3, [1] * 5, [2.5] * 4, [5] * 12])]  # minutes
 FRAMES = Frames.of(EDGES[:-1], EDGES[1:], "min")

@@ -16,9 +16,9 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from threadpoolctl import threadpool_limits
 
-from evbiodist.kinetics.catalogue import build, typical
-from evbiodist.kinetics.saturable import _Field, solve_with_reasons
-from evbiodist.kinetics.solve import Design, bolus
+from evbiodist.kinetics.models.catalogue import build, typical
+from evbiodist.kinetics.models.saturable import _Field, solve_with_reasons
+from evbiodist.kinetics.models.solve import Design, bolus
 
 TIMES = np.array([0.0, 1, 2, 5, 10, 30, 60, 120, 240, 480, 1440, 2880]) / 60
 DOSE, RTOL = 100.0, 1e-8

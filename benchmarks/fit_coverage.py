@@ -18,18 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
-from evbiodist.kinetics.bootstrap import bootstrap_fit
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.compare_models import compare
-from evbiodist.kinetics.data import FitData, curve_data
-from evbiodist.kinetics.fit import FitResult, fit_all
-from evbiodist.kinetics.graph import RateGraph
-from evbiodist.kinetics.inputs import Doses
-from evbiodist.kinetics.levenberg import least_squares
-from evbiodist.kinetics.optimum import Optimum, box
-from evbiodist.kinetics.profile import profile, profile_all, stacked
-from evbiodist.kinetics.quantities import quantity
-from evbiodist.kinetics.solve import bolus
+from evbiodist.kinetics.fitting.bootstrap import bootstrap_fit
+from evbiodist.kinetics.fitting.compare_models import compare
+from evbiodist.kinetics.fitting.data import FitData, curve_data
+from evbiodist.kinetics.fitting.fit import FitResult, fit_all
+from evbiodist.kinetics.fitting.levenberg import least_squares
+from evbiodist.kinetics.fitting.optimum import Optimum, box
+from evbiodist.kinetics.fitting.profile import profile, profile_all, stacked
+from evbiodist.kinetics.fitting.quantities import quantity
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.graph import RateGraph
+from evbiodist.kinetics.models.inputs import Doses
+from evbiodist.kinetics.models.solve import bolus
 
 TIMES = np.array([0.083, 0.25, 0.5, 1, 2, 4, 8, 24])
 CV, ANIMAL, DOSE = 0.25, 0.08, 100.0
@@ -187,7 +187,7 @@ def choice(given: argparse.Namespace) -> list[str]:
 
 def speed(repeats: int) -> list[str]:
     """Return the time of all parameters' profiles by lmfit and by ours, medians of one run."""
-    from evbiodist.kinetics.fit import fit
+    from evbiodist.kinetics.fitting.fit import fit
 
     graph, rng = build("two_compartment_iv"), np.random.default_rng(5)
     t = np.array([0.083, 0.25, 0.5, 1, 2, 4, 6, 8, 12, 16, 20, 24])

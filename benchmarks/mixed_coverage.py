@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.graph import RateGraph
-from evbiodist.kinetics.inputs import Doses
-from evbiodist.kinetics.mixed import mixed_effects, naive_pooled
-from evbiodist.kinetics.population import AnimalModel, PopulationData
-from evbiodist.kinetics.two_stage import two_stage
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.graph import RateGraph
+from evbiodist.kinetics.models.inputs import Doses
+from evbiodist.kinetics.population.mixed import mixed_effects, naive_pooled
+from evbiodist.kinetics.population.population import AnimalModel, PopulationData
+from evbiodist.kinetics.population.two_stage import two_stage
 
 ERROR = 0.15  # proportional, of every matrix
 RICH = {"cl": 2.0, "v": 10.0}

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from evbiodist.kinetics.batch_design import AnimalMeans
-from evbiodist.kinetics.mean_curve import trapezoid_weights
-from evbiodist.kinetics.ratio import kp
-from evbiodist.kinetics.resample import Statistic, area_of_means, bootstrap, ratio_of_means
+from evbiodist.kinetics.designs.batch_design import AnimalMeans
+from evbiodist.kinetics.designs.mean_curve import trapezoid_weights
+from evbiodist.kinetics.designs.ratio import kp
+from evbiodist.kinetics.designs.resample import Statistic, area_of_means, bootstrap, ratio_of_means
 from evbiodist.study.estimate import Estimate
 
 Floats = NDArray[np.float64]

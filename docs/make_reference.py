@@ -9,8 +9,8 @@ from pathlib import Path
 
 from evbiodist.imaging.footprints import FOOTPRINTS
 from evbiodist.io.registry import readers
-from evbiodist.kinetics.catalogue import build, catalogue, needs_organs
-from evbiodist.kinetics.parameters import PARAMETERS
+from evbiodist.kinetics.models.catalogue import build, catalogue, needs_organs
+from evbiodist.kinetics.nca.parameters import PARAMETERS
 from evbiodist.study.flags import FLAGS
 
 

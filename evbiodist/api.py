@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
 from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
 from evbiodist.kinetics.analyse import Dosing, model_parameters
-from evbiodist.kinetics.search import FitSettings
+from evbiodist.kinetics.fitting.search import FitSettings
 from evbiodist.report.html import write_report
 from evbiodist.study.load import load_study
 from evbiodist.study.model import Study

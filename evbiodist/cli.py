@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from evbiodist.batch.tables import Entry
-    from evbiodist.kinetics.catalogue import Models
-    from evbiodist.kinetics.graph import ParameterSpec
+    from evbiodist.kinetics.models.catalogue import Models
+    from evbiodist.kinetics.models.graph import ParameterSpec
 
 DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -344,7 +344,7 @@ def fit(**given: Any) -> None:
     """Fit a compartment model to observations (TABLE, result folder or study)."""
     from evbiodist.batch.pipeline import CURVE_COLUMNS, curve_rows, frame_of
     from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, fit_settings, model_parameters
-    from evbiodist.kinetics.catalogue import needs_organs, read_models
+    from evbiodist.kinetics.models.catalogue import needs_organs, read_models
 
     tell = Tell(given["as_json"], given["quiet"])
     own: Models = read_models(given["models_file"]) if given["models_file"] else {}
@@ -407,7 +407,7 @@ def crossval(**given: Any) -> None:
 @click.option("--file", "path", default=None, help="Your own models, as TOML: checks them and prints them too.")
 def models(names: tuple[str, ...], path: str | None) -> None:
     """Print models with diagrams and equations: the whole catalogue, or NAMES."""
-    from evbiodist.kinetics.catalogue import build, catalogue, needs_organs, read_models
+    from evbiodist.kinetics.models.catalogue import build, catalogue, needs_organs, read_models
     from evbiodist.study.problems import nearest
 
     own = read_models(path) if path else {}

@@ -33,8 +33,8 @@ from evbiodist.kinetics.analyse import (
     model_parameters,
     nca_parameters,
 )
-from evbiodist.kinetics.catalogue import Models, catalogue, read_models
-from evbiodist.kinetics.pooling import POOLED
+from evbiodist.kinetics.designs.pooling import POOLED
+from evbiodist.kinetics.models.catalogue import Models, catalogue, read_models
 from evbiodist.study.constants import physiology
 from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
 from evbiodist.study.load import inside, is_there
@@ -45,7 +45,7 @@ from evbiodist.study.vocabulary import BLOOD
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evbiodist.kinetics.fit import FitResult
+    from evbiodist.kinetics.fitting.fit import FitResult
 
 CONSENSUS_COLUMNS = ("study", "group", *CONSENSUS)
 FAILURE_COLUMNS = ("what", "name", "subject", "label", "file", "reason")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from evbiodist.batch.pipeline import check_tables, correct, dosing_of, own_models
 from evbiodist.io.organ_tables import OrganTable, read_organ_table
 from evbiodist.kinetics.analyse import Dosing, Dosings
-from evbiodist.kinetics.catalogue import Models
+from evbiodist.kinetics.models.catalogue import Models
 from evbiodist.study.load import load_study
 from evbiodist.study.model import OBSERVATION_COLUMNS, Label, ObservationSource, Settings, Study, Subject
 from evbiodist.study.problems import InputError, Problem

@@ -21,7 +21,7 @@ from evbiodist.study.flags import join, split
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evbiodist.kinetics.fit import FitResult
+    from evbiodist.kinetics.fitting.fit import FitResult
 
 #: Columns of agreement.csv, in order; `ratio` is the geometric mean of label_a over label_b.
 AGREEMENT_COLUMNS = (

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evbiodist.kinetics.batch_design import batch_auc
-from evbiodist.kinetics.catalogue import Models, build, needs_organs
-from evbiodist.kinetics.fit import FitResult, fit
-from evbiodist.kinetics.graph import RateGraph
-from evbiodist.kinetics.inputs import Doses
-from evbiodist.kinetics.mean_curve import trapezoid_weights
-from evbiodist.kinetics.nca import NcaResult, nca
-from evbiodist.kinetics.parameters import IV_ROUTES, ROUTES
-from evbiodist.kinetics.physiology import SPECIES, faster_than_liver
-from evbiodist.kinetics.pooling import POOLED, Curve, make_curve, split_animals
-from evbiodist.kinetics.ratio import kp, kp_paired
-from evbiodist.kinetics.search import FitSettings
-from evbiodist.kinetics.sparse import SparseAuc, bailer_summary
-from evbiodist.kinetics.tissue import pct_injected, uptake_clearance
+from evbiodist.kinetics.designs.batch_design import batch_auc
+from evbiodist.kinetics.designs.mean_curve import trapezoid_weights
+from evbiodist.kinetics.designs.pooling import POOLED, Curve, make_curve, split_animals
+from evbiodist.kinetics.designs.ratio import kp, kp_paired
+from evbiodist.kinetics.designs.sparse import SparseAuc, bailer_summary
+from evbiodist.kinetics.fitting.fit import FitResult, fit
+from evbiodist.kinetics.fitting.search import FitSettings
+from evbiodist.kinetics.models.catalogue import Models, build, needs_organs
+from evbiodist.kinetics.models.graph import RateGraph
+from evbiodist.kinetics.models.inputs import Doses
+from evbiodist.kinetics.models.physiology import SPECIES, faster_than_liver
+from evbiodist.kinetics.nca.nca import NcaResult, nca
+from evbiodist.kinetics.nca.parameters import IV_ROUTES, ROUTES
+from evbiodist.kinetics.nca.tissue import pct_injected, uptake_clearance
 from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.flags import join, split
 from evbiodist.study.model import KineticsSettings

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.graph import RateGraph
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.graph import RateGraph
 
 FloatArray = NDArray[np.float64]
 ORGANS = ("brain", "heart", "kidney", "liver", "lung", "spleen")

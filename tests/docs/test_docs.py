@@ -39,8 +39,8 @@ def test_every_command_is_documented():
 
 
 def test_every_flag_and_model_is_documented():
-    from evbiodist.kinetics.catalogue import catalogue
-    from evbiodist.kinetics.parameters import PARAMETERS
+    from evbiodist.kinetics.models.catalogue import catalogue
+    from evbiodist.kinetics.nca.parameters import PARAMETERS
     from evbiodist.study.flags import FLAGS
 
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evbiodist.kinetics.delta import Quantities
-from evbiodist.kinetics.dosimetry import time_integrated_activity
-from evbiodist.kinetics.dosing_intervals import dosing_intervals
-from evbiodist.kinetics.excretion import excretion
-from evbiodist.kinetics.nca import nca
+from evbiodist.kinetics.nca.delta import Quantities
+from evbiodist.kinetics.nca.dosimetry import time_integrated_activity
+from evbiodist.kinetics.nca.dosing_intervals import dosing_intervals
+from evbiodist.kinetics.nca.excretion import excretion
+from evbiodist.kinetics.nca.nca import nca
 
 ROUTE = st.sampled_from(["iv_bolus", "oral", "tissue"])
 METHOD = st.sampled_from(["linear", "lin-up-log-down", "lin-log", "log"])

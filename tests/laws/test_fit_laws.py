@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.fit import fit, fit_all
-from evbiodist.kinetics.inputs import Doses, Exponentials
-from evbiodist.kinetics.many import fit_many
-from evbiodist.kinetics.search import FitSettings
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.fitting.data import curve_data
+from evbiodist.kinetics.fitting.fit import fit, fit_all
+from evbiodist.kinetics.fitting.many import fit_many
+from evbiodist.kinetics.fitting.search import FitSettings
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.inputs import Doses, Exponentials
+from evbiodist.kinetics.models.solve import Design, solve
 
 TIMES = np.array([0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0])
 EDGES = np.r_[0, np.cumsum([0.02] * 6 + [0.05] * 6 + [0.1] * 6 + [0.2] * 4)]

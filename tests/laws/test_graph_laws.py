@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evbiodist.kinetics.catalogue import build, catalogue, needs_organs
-from evbiodist.kinetics.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
-from evbiodist.kinetics.inputs import Doses, Exponentials, SampledCurve
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.models.catalogue import build, catalogue, needs_organs
+from evbiodist.kinetics.models.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
+from evbiodist.kinetics.models.inputs import Doses, Exponentials, SampledCurve
+from evbiodist.kinetics.models.solve import Design, solve
 
 ORGANS = ("brain", "kidney", "liver")
 TIMES = np.array([0.0, 0.01, 0.3, 1.0, 4.0, 24.0])
@@ -119,7 +119,7 @@ def test_modes_and_matrix_exponentials_agree(model, kind, frames):
     design = Design(TIMES, ends, inputs=inputs_of(graph, kind))
     fast = solve(graph, theta[None], design, derivatives=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evbiodist.kinetics.solve._CONDITION", 0.0)
+        patch.setattr("evbiodist.kinetics.models.solve._CONDITION", 0.0)
         patch.setitem(graph.__dict__, "tree", None)
         safe = solve(graph, theta[None], design, derivatives=True)
     for a, b in zip(fast, safe, strict=True):

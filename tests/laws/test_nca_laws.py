@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evbiodist.kinetics.nca import CONVENTIONS, METHODS, nca, nca_batch
-from evbiodist.kinetics.parameters import PARAMETERS
-from evbiodist.kinetics.sparse import bailer
+from evbiodist.kinetics.designs.sparse import bailer
+from evbiodist.kinetics.nca.nca import CONVENTIONS, METHODS, nca, nca_batch
+from evbiodist.kinetics.nca.parameters import PARAMETERS
 from evbiodist.study.units import derive
 
 METHOD = st.sampled_from(METHODS)

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evbiodist.kinetics import saturable
-from evbiodist.kinetics.catalogue import build, typical
-from evbiodist.kinetics.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
-from evbiodist.kinetics.inputs import Doses, SampledCurve
-from evbiodist.kinetics.solve import Design, bolus, solve
+from evbiodist.kinetics.models import saturable
+from evbiodist.kinetics.models.catalogue import build, typical
+from evbiodist.kinetics.models.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
+from evbiodist.kinetics.models.inputs import Doses, SampledCurve
+from evbiodist.kinetics.models.solve import Design, bolus, solve
 
 TIMES = np.array([0.0, 0.01, 0.3, 1.0, 4.0, 24.0])
 FORMS = {"michaelis_menten": ("half",), "capacity": ("capacity",), "hill": ("half", "steepness")}

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.dosimetry import time_integrated_activity
-from evbiodist.kinetics.dosing_intervals import dosing_intervals
-from evbiodist.kinetics.excretion import excretion
+from evbiodist.kinetics.nca.dosimetry import time_integrated_activity
+from evbiodist.kinetics.nca.dosing_intervals import dosing_intervals
+from evbiodist.kinetics.nca.excretion import excretion
 from evbiodist.study.constants import isotopes
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.graphical import reference_logan
-from evbiodist.kinetics.graphical_frames import Frames
-from evbiodist.kinetics.york import york
+from evbiodist.kinetics.graphical.frames import Frames
+from evbiodist.kinetics.graphical.methods import reference_logan
+from evbiodist.kinetics.graphical.york import york
 
 # K. Pearson (1901) Phil Mag 2:559 with the weights of D. York (1966) Can J Phys 44:1079
 X = [0.0, 0.9, 1.8, 2.6, 3.3, 4.4, 5.2, 6.1, 6.5, 7.4]

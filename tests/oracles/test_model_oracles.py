@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build, catalogue, needs_organs
-from evbiodist.kinetics.inputs import Doses, Exponentials
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.models.catalogue import build, catalogue, needs_organs
+from evbiodist.kinetics.models.inputs import Doses, Exponentials
+from evbiodist.kinetics.models.solve import Design, solve
 
 TIMES = np.array([0.0, 0.05, 0.25, 1.0, 3.0, 8.0, 24.0])
 

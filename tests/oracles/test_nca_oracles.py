@@ -20,7 +20,7 @@ from winnonlin_numbers import (
     THEOPH_LOG,
 )
 
-from evbiodist.kinetics.nca import nca
+from evbiodist.kinetics.nca.nca import nca
 
 ORACLES = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "oracles"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.levenberg import Solution, covariance, least_squares
+from evbiodist.kinetics.fitting.levenberg import Solution, covariance, least_squares
 
 FOLDER = Path(__file__).parent / "nist"
 

@@ -8,13 +8,13 @@ Sources: nlme 3.1's own test output of Pinheiro & Bates 2000, Mixed-Effects Mode
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
-from evbiodist.kinetics.inputs import Doses
-from evbiodist.kinetics.laplace import Population
-from evbiodist.kinetics.mixed import mixed_effects
-from evbiodist.kinetics.population import AnimalModel, PopulationData
-from evbiodist.kinetics.two_stage import global_two_stage, one_by_one
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
+from evbiodist.kinetics.models.inputs import Doses
+from evbiodist.kinetics.population.laplace import Population
+from evbiodist.kinetics.population.mixed import mixed_effects
+from evbiodist.kinetics.population.population import AnimalModel, PopulationData
+from evbiodist.kinetics.population.two_stage import global_two_stage, one_by_one
 
 #: Subject: weight (kg), dose (mg/kg), hours, mg/L. Theophylline, R datasets::Theoph (Boeckmann, Sheiner & Beal 1994).
 THEOPH = {

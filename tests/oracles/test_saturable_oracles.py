@@ -5,11 +5,11 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import lambertw
 
-from evbiodist.kinetics import saturable
-from evbiodist.kinetics.catalogue import build, typical
-from evbiodist.kinetics.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
-from evbiodist.kinetics.inputs import Doses, SampledCurve
-from evbiodist.kinetics.solve import Design, bolus
+from evbiodist.kinetics.models import saturable
+from evbiodist.kinetics.models.catalogue import build, typical
+from evbiodist.kinetics.models.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
+from evbiodist.kinetics.models.inputs import Doses, SampledCurve
+from evbiodist.kinetics.models.solve import Design, bolus
 
 TIMES = np.array([0.0, 0.1, 0.7, 2.0, 5.0, 12.0])
 

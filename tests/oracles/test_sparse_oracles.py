@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from evbiodist.kinetics.batch_design import AnimalMeans, Samples, batch_auc, batch_aucinf
-from evbiodist.kinetics.nca import nca
-from evbiodist.kinetics.ratio import kp_paired
-from evbiodist.kinetics.resample import bootstrap, mean_of_animals
-from evbiodist.kinetics.sparse import bailer, bailer_summary
+from evbiodist.kinetics.designs.batch_design import AnimalMeans, Samples, batch_auc, batch_aucinf
+from evbiodist.kinetics.designs.ratio import kp_paired
+from evbiodist.kinetics.designs.resample import bootstrap, mean_of_animals
+from evbiodist.kinetics.designs.sparse import bailer, bailer_summary
+from evbiodist.kinetics.nca.nca import nca
 
 # The sparse example of PKNCA's test suite (tests/testthat/test-sparse.R, Denney et al.), whose expected numbers
 # were computed by R's PK::auc(design = "ssd") and PK::auc(design = "batch"): Jaki T, Wolfsegger MJ (2011) Pharm Stat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evbiodist.kinetics.graphical_frames import Frames, InputCurve
+from evbiodist.kinetics.graphical.frames import Frames, InputCurve
 
 SIZES, RATES = np.array([-60.0, 50.0, 10.0]), np.array([3.0, 0.2, 0.01])  # of plasma, 1/min
 EDGES = np.r_[0, np.cumsum(np.r_[[0.25] * 6, [0.5] * 3, [1] * 5, [2.5] * 4, [5] * 20])]

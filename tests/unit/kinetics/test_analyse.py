@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from evbiodist.kinetics.analyse import Dosing, model_parameters, nca_parameters
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.fit import fit
-from evbiodist.kinetics.inputs import Doses
-from evbiodist.kinetics.search import FitSettings
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.fitting.search import FitSettings
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.inputs import Doses
+from evbiodist.kinetics.models.solve import Design, solve
 from evbiodist.study.model import OBSERVATION_COLUMNS, KineticsSettings
 
 TIMES = (0.5, 1.0, 2.0, 4.0, 8.0)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build, catalogue, needs_organs, read_models, typical
-from evbiodist.kinetics.fit import fit
-from evbiodist.kinetics.inputs import Doses, Exponentials
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.models.catalogue import build, catalogue, needs_organs, read_models, typical
+from evbiodist.kinetics.models.inputs import Doses, Exponentials
+from evbiodist.kinetics.models.solve import Design, solve
 
 TIMES = np.array([0.0, 0.1, 1.0, 5.0, 24.0])
 ORGANS = ("liver", "spleen")
@@ -127,7 +127,7 @@ def test_numbers_in_rates_add_up(write):
 
 
 def test_a_users_model_can_be_fitted_by_name(write):
-    from evbiodist.kinetics.data import curve_data
+    from evbiodist.kinetics.fitting.data import curve_data
 
     t = np.array([0.5, 1.0, 2.0, 4.0])
     found = fit(curve_data(t, 8 * np.exp(-0.25 * t)), "my_split", dose=16, models=read_models(write(MINE)))
@@ -272,7 +272,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_every_model_of_the_catalogue_would_be_accepted_from_a_user():
-    from evbiodist.kinetics.catalogue import _problems
+    from evbiodist.kinetics.models.catalogue import _problems
 
     assert not [p for name, entry in catalogue().items() for p in _problems(name, entry)]
 

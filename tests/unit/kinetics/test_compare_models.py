@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.compare_models import compare, is_nested
-from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.fit import fit
+from evbiodist.kinetics.fitting.compare_models import compare, is_nested
+from evbiodist.kinetics.fitting.data import curve_data
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.models.catalogue import build
 
 T = np.array([0.25, 0.5, 1, 2, 4, 6, 8, 12])
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evbiodist.kinetics.data import curve_data, prepare
-from evbiodist.kinetics.pooling import POOLED
+from evbiodist.kinetics.designs.pooling import POOLED
+from evbiodist.kinetics.fitting.data import curve_data, prepare
 from evbiodist.study.model import OBSERVATION_COLUMNS
 
 TIMES = (0.5, 1.0, 4.0)

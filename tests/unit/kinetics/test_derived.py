@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build, catalogue, needs_organs
-from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.derived import derived, organ_amounts, too_far
-from evbiodist.kinetics.fit import fit
-from evbiodist.kinetics.inputs import Doses, Exponentials
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.fitting.data import curve_data
+from evbiodist.kinetics.fitting.derived import derived, organ_amounts, too_far
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.models.catalogue import build, catalogue, needs_organs
+from evbiodist.kinetics.models.inputs import Doses, Exponentials
+from evbiodist.kinetics.models.solve import Design, solve
 
 ORGANS = ("brain", "liver")
 CURVE = Exponentials([80.0, 15.0], [9.0, 0.3])

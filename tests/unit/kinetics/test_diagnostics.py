@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.data import FitData, curve_data
-from evbiodist.kinetics.diagnostics import _runs, diagnose, predictive_check, residuals
-from evbiodist.kinetics.fit import fit, fit_all
-from evbiodist.kinetics.inputs import Doses
+from evbiodist.kinetics.fitting.data import FitData, curve_data
+from evbiodist.kinetics.fitting.diagnostics import _runs, diagnose, predictive_check, residuals
+from evbiodist.kinetics.fitting.fit import fit, fit_all
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.inputs import Doses
 from evbiodist.study.flags import FLAGS
 
 T = np.array([0.1, 0.3, 0.6, 1, 2, 4, 6, 9, 12, 16, 20, 24])
@@ -98,7 +98,7 @@ def test_too_few_values_say_nothing() -> None:
 
 
 def test_repeated_tests_are_adjusted_over_matrices() -> None:
-    from evbiodist.kinetics.diagnostics import _adjusted, _check
+    from evbiodist.kinetics.fitting.diagnostics import _adjusted, _check
 
     made = [_check("runs", m, 9, 2.0, p) for m, p in (("a", 0.02), ("b", 0.5), ("c", 0.03))]
     assert [round(c.p_adjusted, 6) for c in _adjusted(made)] == [

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.dosing_intervals import dosing_intervals, parameter_names
-from evbiodist.kinetics.parameters import PARAMETERS, ROUTES
-from evbiodist.kinetics.steady_state import level_troughs
+from evbiodist.kinetics.nca.dosing_intervals import dosing_intervals, parameter_names
+from evbiodist.kinetics.nca.parameters import PARAMETERS, ROUTES
+from evbiodist.kinetics.nca.steady_state import level_troughs
 from evbiodist.study.flags import FLAGS
 
 #: Two doses by mouth, 8 h apart, the second at 8 h: sampled at the dose and after it.

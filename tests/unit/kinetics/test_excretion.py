@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.excretion import excretion
+from evbiodist.kinetics.nca.excretion import excretion
 from evbiodist.study.flags import FLAGS
 
 EDGES = np.arange(0.0, 14.0, 2.0)

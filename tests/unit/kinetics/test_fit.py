@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.fit import fit
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.models.catalogue import build
 from evbiodist.study.model import OBSERVATION_COLUMNS
 
 ORGANS = ("brain", "kidney", "liver", "spleen")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evbiodist.kinetics.bootstrap import _bca, _small_numbers, bootstrap_fit
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.data import FitData, curve_data
-from evbiodist.kinetics.fit import fit
-from evbiodist.kinetics.simulate import simulate
+from evbiodist.kinetics.fitting.bootstrap import _bca, _small_numbers, bootstrap_fit
+from evbiodist.kinetics.fitting.data import FitData, curve_data
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.fitting.simulate import simulate
+from evbiodist.kinetics.models.catalogue import build
 
 TIMES = np.array([0.25, 1, 2, 4, 8])
 

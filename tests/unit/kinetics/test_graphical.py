@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from pet_curves import FRAMES, plasma, tissue, two_tissue
 
-from evbiodist.kinetics.graphical import logan, ma1, patlak, reference_logan, reference_patlak
-from evbiodist.kinetics.graphical_frames import Frames, InputCurve
-from evbiodist.kinetics.multiple_time import multiple_time
-from evbiodist.kinetics.york import york
+from evbiodist.kinetics.graphical.frames import Frames, InputCurve
+from evbiodist.kinetics.graphical.methods import logan, ma1, patlak, reference_logan, reference_patlak
+from evbiodist.kinetics.graphical.multiple_time import multiple_time
+from evbiodist.kinetics.graphical.york import york
 
 PLASMA = plasma()
 

@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.fit import fit
-from evbiodist.kinetics.identify import Plan, _exchanged, identifiability, next_times
-from evbiodist.kinetics.profile import profile
+from evbiodist.kinetics.fitting.data import curve_data
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.fitting.identify import Plan, _exchanged, identifiability, next_times
+from evbiodist.kinetics.fitting.profile import profile
+from evbiodist.kinetics.models.catalogue import build
 
 ONE = build("one_compartment_iv")
 TWO = build("two_compartment_iv")
@@ -89,8 +89,8 @@ def test_one_time_is_the_best_of_all() -> None:
     def logdet_and_se(c: float) -> tuple[float, float]:
         longer = identifiability(Plan(TWO, theta, [*t, c]))
         cov = longer.correlation * np.outer(longer.cv_pct, longer.cv_pct) / 1e4
-        from evbiodist.kinetics.quantities import quantity
-        from evbiodist.kinetics.solve import bolus
+        from evbiodist.kinetics.fitting.quantities import quantity
+        from evbiodist.kinetics.models.solve import bolus
 
         value, slope = quantity(TWO, "half_life", bolus(TWO, t, 100.0), 12.0)(np.array([theta]))
         a = slope[0] / value[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from evbiodist.kinetics.inputs import Doses, Exponentials, SampledCurve, phis
+from evbiodist.kinetics.models.inputs import Doses, Exponentials, SampledCurve, phis
 
 TIMES = np.array([[-1.0, 0.0, 0.2, 0.5, 1.0, 2.5, 7.0]])
 RATES = np.array([[0.0, -1e-9, -0.03, -0.8, -1.5, -40.0, 0.2]])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from evbiodist.kinetics import levenberg
-from evbiodist.kinetics.levenberg import covariance, identified, least_squares
+from evbiodist.kinetics.fitting import levenberg
+from evbiodist.kinetics.fitting.levenberg import covariance, identified, least_squares
 
 T = np.array([0.1, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 12, 18, 24])
 TRUTH = np.array([8.0, 2.0, 3.0, 0.1])

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.fit import fit
-from evbiodist.kinetics.inputs import Doses, Exponentials
-from evbiodist.kinetics.many import fit_many
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.fitting.data import curve_data
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.fitting.many import fit_many
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.inputs import Doses, Exponentials
+from evbiodist.kinetics.models.solve import Design, solve
 
 TIMES = np.array([0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0])
 PLASMA = Exponentials([80.0, 15.0, 4.0], [9.0, 0.8, 0.05])

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pet_curves import FRAMES, plasma, tissue
 
-from evbiodist.kinetics import graphical
-from evbiodist.kinetics import maps_kernels as kernels
-from evbiodist.kinetics.graphical_frames import Frames, InputCurve
-from evbiodist.kinetics.maps import logan_map, ma1_map, nca_map, one_tissue_map, patlak_map
-from evbiodist.kinetics.maps_basis import one_tissue_means
+from evbiodist.kinetics.graphical import maps_kernels as kernels
+from evbiodist.kinetics.graphical import methods as graphical
+from evbiodist.kinetics.graphical.frames import Frames, InputCurve
+from evbiodist.kinetics.graphical.maps import logan_map, ma1_map, nca_map, one_tissue_map, patlak_map
+from evbiodist.kinetics.graphical.maps_basis import one_tissue_means
 
 PLASMA = plasma()
 T = len(FRAMES)

@@ -7,9 +7,9 @@ import importlib.util
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.fit import fit
-from evbiodist.kinetics.mcmc import sample
+from evbiodist.kinetics.fitting.data import curve_data
+from evbiodist.kinetics.fitting.fit import fit
+from evbiodist.kinetics.fitting.mcmc import sample
 
 T = np.array([0.25, 0.5, 1, 2, 4, 6, 8, 12])
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from scipy.stats import multivariate_normal, norm
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
-from evbiodist.kinetics.inputs import Doses, SampledCurve
-from evbiodist.kinetics.laplace import Population
-from evbiodist.kinetics.mixed import CONFOUNDED, ONE_VALUE, mixed_effects, naive_pooled
-from evbiodist.kinetics.population import AnimalModel, PopulationData, from_observations
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
+from evbiodist.kinetics.models.inputs import Doses, SampledCurve
+from evbiodist.kinetics.population.laplace import Population
+from evbiodist.kinetics.population.mixed import CONFOUNDED, ONE_VALUE, mixed_effects, naive_pooled
+from evbiodist.kinetics.population.population import AnimalModel, PopulationData, from_observations
 from evbiodist.study.flags import FLAGS
 
 BLOOD = build("one_compartment_iv")

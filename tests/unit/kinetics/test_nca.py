@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.nca import NcaResult, kp, nca, nca_batch, parameter_names
-from evbiodist.kinetics.parameters import PARAMETERS, ROUTES
-from evbiodist.kinetics.sparse import bailer, bailer_summary
+from evbiodist.kinetics.designs.sparse import bailer, bailer_summary
+from evbiodist.kinetics.nca.nca import NcaResult, kp, nca, nca_batch, parameter_names
+from evbiodist.kinetics.nca.parameters import PARAMETERS, ROUTES
 from evbiodist.study.estimate import Estimate
 from evbiodist.study.flags import FLAGS
 

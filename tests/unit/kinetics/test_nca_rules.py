@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.nca import C0_WAYS, CONVENTIONS, METHODS, NcaResult, Rules, nca, nca_batch
-from evbiodist.kinetics.parameters import PARAMETERS
+from evbiodist.kinetics.nca.nca import C0_WAYS, CONVENTIONS, METHODS, NcaResult, Rules, nca, nca_batch
+from evbiodist.kinetics.nca.parameters import PARAMETERS
 
 LN2 = math.log(2)
 

@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.choices import choose
-from evbiodist.kinetics.curve import exponential_moments
-from evbiodist.kinetics.profiles import Profiles
-from evbiodist.kinetics.propagate import READ, apply_formulas, formula_slopes, read_off, read_slopes
-from evbiodist.kinetics.rules import CONVENTIONS, METHODS, Rules, Settings
+from evbiodist.kinetics.nca.choices import choose
+from evbiodist.kinetics.nca.curve import exponential_moments
+from evbiodist.kinetics.nca.profiles import Profiles
+from evbiodist.kinetics.nca.propagate import READ, apply_formulas, formula_slopes, read_off, read_slopes
+from evbiodist.kinetics.nca.rules import CONVENTIONS, METHODS, Rules, Settings
 
 PARTIAL = ((0.0, 0.3), (0.2, 1.7), (1.0, 30.0), (26.0, 90.0))
 

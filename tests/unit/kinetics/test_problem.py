@@ -5,10 +5,10 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.stats import norm
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.inputs import Doses
-from evbiodist.kinetics.problem import LOSSES, Freedom, Problem
-from evbiodist.kinetics.solve import Design
+from evbiodist.kinetics.fitting.problem import LOSSES, Freedom, Problem
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.inputs import Doses
+from evbiodist.kinetics.models.solve import Design
 
 GRAPH = build("one_compartment_iv")
 TIMES = np.array([0.2, 1.0, 3.0, 8.0])

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.derived import derived
-from evbiodist.kinetics.fit import fit, fit_all
-from evbiodist.kinetics.inputs import Doses
-from evbiodist.kinetics.profile import profile, profile_all
-from evbiodist.kinetics.quantities import quantity
-from evbiodist.kinetics.solve import Design
+from evbiodist.kinetics.fitting.data import curve_data
+from evbiodist.kinetics.fitting.derived import derived
+from evbiodist.kinetics.fitting.fit import fit, fit_all
+from evbiodist.kinetics.fitting.profile import profile, profile_all
+from evbiodist.kinetics.fitting.quantities import quantity
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.inputs import Doses
+from evbiodist.kinetics.models.solve import Design
 
 T = np.array([0.25, 0.5, 1, 2, 4, 6, 8, 12])
 

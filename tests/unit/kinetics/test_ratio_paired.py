@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.ratio import kp, kp_paired
-from evbiodist.kinetics.sparse import bailer
+from evbiodist.kinetics.designs.ratio import kp, kp_paired
+from evbiodist.kinetics.designs.sparse import bailer
 from evbiodist.study.estimate import Estimate
 
 RNG = np.random.default_rng(4)

@@ -5,14 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from evbiodist.kinetics import saturable
-from evbiodist.kinetics.catalogue import build, build_entry, catalogue, read_models, typical
-from evbiodist.kinetics.forms import FORMS
-from evbiodist.kinetics.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
-from evbiodist.kinetics.inputs import Doses, Exponentials, SampledCurve
-from evbiodist.kinetics.physiology import KEYS, SPECIES, faster_than_liver, more_than_flow, physiology
-from evbiodist.kinetics.saturable import solve_with_reasons
-from evbiodist.kinetics.solve import Design, bolus, solve
+from evbiodist.kinetics.models import saturable
+from evbiodist.kinetics.models.catalogue import build, build_entry, catalogue, read_models, typical
+from evbiodist.kinetics.models.forms import FORMS
+from evbiodist.kinetics.models.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
+from evbiodist.kinetics.models.inputs import Doses, Exponentials, SampledCurve
+from evbiodist.kinetics.models.physiology import KEYS, SPECIES, faster_than_liver, more_than_flow, physiology
+from evbiodist.kinetics.models.saturable import solve_with_reasons
+from evbiodist.kinetics.models.solve import Design, bolus, solve
 from evbiodist.study.flags import FLAGS
 
 K, HALF = Monomial((("k", 1),)), Monomial((("half", 1),))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evbiodist.kinetics.scaling import EXPONENTS, Body, body_weight_g, fit_species, scale
+from evbiodist.kinetics.fitting.scaling import EXPONENTS, Body, body_weight_g, fit_species, scale
 from evbiodist.study.estimate import Estimate
 
 MOUSE, RAT, MONKEY, HUMAN = Body("mouse", 20), Body("rat", 250), Body("monkey", 5000), Body("human", 70000)

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.data import curve_data
-from evbiodist.kinetics.fit import fit, fit_all
-from evbiodist.kinetics.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
-from evbiodist.kinetics.inputs import Doses, Exponentials, SampledCurve
-from evbiodist.kinetics.search import WEIGHTS, FitSettings, Spread
-from evbiodist.kinetics.solve import Design, solve
+from evbiodist.kinetics.fitting.data import curve_data
+from evbiodist.kinetics.fitting.fit import fit, fit_all
+from evbiodist.kinetics.fitting.search import WEIGHTS, FitSettings, Spread
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.graph import ONE, Monomial, ParameterSpec, Port, RateGraph, Seen, Transfer
+from evbiodist.kinetics.models.inputs import Doses, Exponentials, SampledCurve
+from evbiodist.kinetics.models.solve import Design, solve
 
 TIMES = np.array([0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0])
 

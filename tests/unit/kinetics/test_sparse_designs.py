@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.batch_design import AnimalMeans, batch_auc, batch_aucinf
-from evbiodist.kinetics.mean_curve import MAJORITY_BLQ, settle_majority, trapezoid_weights
-from evbiodist.kinetics.sparse import bailer, bailer_batch, bailer_summary
+from evbiodist.kinetics.designs.batch_design import AnimalMeans, batch_auc, batch_aucinf
+from evbiodist.kinetics.designs.mean_curve import MAJORITY_BLQ, settle_majority, trapezoid_weights
+from evbiodist.kinetics.designs.sparse import bailer, bailer_batch, bailer_summary
 
 RNG = np.random.default_rng(11)
 TIMES = np.array([0.5, 1.0, 2.0, 5.0, 12.0])

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics import resample
-from evbiodist.kinetics.batch_design import batch_auc
-from evbiodist.kinetics.mean_curve import trapezoid_weights
-from evbiodist.kinetics.ratio import kp_paired
-from evbiodist.kinetics.resample import (
+from evbiodist.kinetics.designs import resample
+from evbiodist.kinetics.designs.batch_design import batch_auc
+from evbiodist.kinetics.designs.mean_curve import trapezoid_weights
+from evbiodist.kinetics.designs.ratio import kp_paired
+from evbiodist.kinetics.designs.resample import (
     INTERVALS,
     area_of_means,
     bootstrap,

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from evbiodist.kinetics.dosimetry import time_integrated_activity
-from evbiodist.kinetics.ratio import kp
-from evbiodist.kinetics.tissue import pct_injected, tissue_blood_ratio, uptake_clearance
+from evbiodist.kinetics.designs.ratio import kp
+from evbiodist.kinetics.nca.dosimetry import time_integrated_activity
+from evbiodist.kinetics.nca.tissue import pct_injected, tissue_blood_ratio, uptake_clearance
 from evbiodist.study.constants import isotopes
 from evbiodist.study.estimate import Estimate
 from evbiodist.study.flags import FLAGS

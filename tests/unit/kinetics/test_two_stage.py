@@ -7,10 +7,10 @@ import pytest
 from scipy.optimize import curve_fit
 from scipy.stats import multivariate_normal
 
-from evbiodist.kinetics.catalogue import build
-from evbiodist.kinetics.inputs import Doses
-from evbiodist.kinetics.population import PopulationData
-from evbiodist.kinetics.two_stage import failed, global_two_stage, one_by_one, two_stage
+from evbiodist.kinetics.models.catalogue import build
+from evbiodist.kinetics.models.inputs import Doses
+from evbiodist.kinetics.population.population import PopulationData
+from evbiodist.kinetics.population.two_stage import failed, global_two_stage, one_by_one, two_stage
 
 BLOOD = build("one_compartment_iv")
 TIMES = np.array([0.2, 0.5, 1, 3, 6, 12])

@@ -1,0 +1,1 @@
+"""Few samples an animal: serial sacrifice, batch designs, ratios of areas, resampling."""

@@ -1,0 +1,1 @@
+"""Parameters from data: search, lmfit, intervals, identifiability, choice between models."""

@@ -1,0 +1,1 @@
+"""Straight lines and maps: Patlak, Logan, multiple-time regression, voxel by voxel."""

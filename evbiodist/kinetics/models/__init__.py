@@ -1,0 +1,1 @@
+"""Rate graphs: the one form of every model, the catalogue, and their solutions."""

@@ -1,0 +1,1 @@
+"""Animals as a population: two-stage and mixed effects."""
