@@ -311,6 +311,12 @@ def _save(out: str, name: str, rows: Sequence[Mapping[str, Any]], columns: Seque
 )
 @click.option("--blq", type=click.Choice(["drop", "zero", "lloq/2", "pknca"]), default=None,
               help="What becomes of values below the limit of quantification.")  # fmt: skip
+@click.option("--rules", type=click.Choice(["evbiodist", "winnonlin", "pknca", "noncompart"]), default=None,
+              help="Whose rules where programs disagree (docs/nca.md).")  # fmt: skip
+@click.option(
+    "--partial", multiple=True, metavar="FROM-TO", help="A partial area in hours, such as 0-4; several times."
+)
+@click.option("--refuse-extrap", is_flag=True, help="Leave out, rather than flag, what is extrapolated too far.")
 @click.option("--sparse", is_flag=True, help="Pool animals by time even where each has a curve of its own.")
 @click.option(
     "--max-extrap-pct", type=float, default=None, help="Share of the area beyond the last sample that is flagged."
@@ -323,9 +329,22 @@ def nca(**given: Any) -> None:
     tell = Tell(given["as_json"], given["quiet"])
     entry = _enter(given, tell)
     settings = _settings(entry, "kinetics", method=given["method"], blq=given["blq"], level=given["level"],
-                         max_extrap_pct=given["max_extrap_pct"], models=())  # fmt: skip
+                         max_extrap_pct=given["max_extrap_pct"], rules=given["rules"],
+                         partial=tuple(_span(text) for text in given["partial"]) or None,
+                         refuse_extrap=given["refuse_extrap"] or None, models=())  # fmt: skip
     rows, _, _ = kinetics(entry.observations, entry.dosing, settings, lambda e: None, pool=given["sparse"])
     _save(given["out"], "parameters", rows, PARAMETER_COLUMNS, tell)
+
+
+def _span(text: str) -> tuple[float, float]:
+    begin, _, end = text.partition("-")
+    try:
+        span = float(begin), float(end)
+    except ValueError:
+        span = (0.0, 0.0)
+    if not 0 <= span[0] < span[1] < float("inf"):
+        raise ValueError(f"--partial has '{text}', expected two times in hours such as 0-4")
+    return span
 
 
 @main.command()

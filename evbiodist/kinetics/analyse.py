@@ -175,7 +175,8 @@ def _nca(
                    n=np.nan_to_num(curve.n, nan=1.0) if curve.pooled else None,
                    dose=None if math.isnan(dose) else dose, dose_unit=dose_unit,
                    route=route, infusion_h=dosing.infusion_h or None if route == "iv_infusion" else None, unit=unit,
-                   method=settings.method, blq=settings.blq,
+                   method=settings.method, rules=settings.rules, partial=settings.partial,
+                   refuse_extrap=settings.refuse_extrap, blq=settings.blq,
                    lloq=float(np.nanmax(curve.lloq)) if half and np.isfinite(curve.lloq).any() else None,
                    below_lloq=curve.below, lambda_z_points=points, max_extrap_pct=settings.max_extrap_pct,
                    level=settings.level)  # fmt: skip

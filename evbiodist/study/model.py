@@ -271,6 +271,9 @@ class KineticsSettings(_Frozen):
 
     method: Literal["linear", "lin-up-log-down", "lin-log", "log"] = "lin-up-log-down"
     blq: Literal["drop", "zero", "lloq/2", "pknca"] = "pknca"
+    rules: Literal["evbiodist", "winnonlin", "pknca", "noncompart"] = "evbiodist"
+    partial: tuple[tuple[float, float], ...] = ()
+    refuse_extrap: bool = False
     max_extrap_pct: float = Field(default=20.0, gt=0, le=100)
     models: tuple[str, ...] = ("two_compartment_iv", "plasma_with_organs")
     models_file: str | None = None

@@ -1,8 +1,11 @@
 """The command line as a user meets it: words, exit status, JSON lines, and no heavy import for --help."""
 
+import csv
 import json
+import math
 import subprocess
 import sys
+from importlib.resources import files
 
 import pandas as pd
 import pytest
@@ -191,3 +194,42 @@ def test_doctor_names_versions():
     result = call("doctor")
     assert "lmfit" in result.stdout
     assert "GiB free" in result.stdout
+
+
+def test_partial_areas_and_rules_reach_the_table(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("subject,label,organ,time_h,value,unit\n"
+                     + "".join(f"a,x,blood,{t},{8 * 2**-t},pct_id_per_g\n" for t in range(6)))  # fmt: skip
+    out = tmp_path / "out"
+    done = call("nca", str(table), "--out", str(out), "--partial", "0-2", "--rules", "winnonlin", "--method", "log")
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.DictReader((out / "parameters.csv").read_text().splitlines()))
+    (area,) = [r for r in rows if r["parameter"] == "auc_0_2h"]
+    assert float(area["value"]) == pytest.approx((8 - 2) / math.log(2))
+    for wrong in ("4-0", "a-b", "4"):
+        refused = call("nca", str(table), "--out", str(out), "--partial", wrong)
+        assert refused.exit_code == 2
+        assert f"--partial has '{wrong}', expected two times in hours such as 0-4" in refused.stderr
+
+
+def test_a_model_of_ones_own_is_checked_printed_and_fitted(tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_text((files("evbiodist") / "kinetics" / "models" / "catalogue.toml").read_text().split("[models.two_compartment_iv]")[0]
+                   .replace("one_compartment_iv", "mine"))  # fmt: skip
+    shown = call("models", "--file", str(own))
+    assert "dA_central/dt = - cl/v * A_central + dose(t)" in shown.stdout
+    table = tmp_path / "t.csv"
+    table.write_text("subject,label,organ,time_h,value,unit\n"
+                     + "".join(f"a,x,blood,{t},{8 * 2**-t},pct_id_per_g\n" for t in range(6)))  # fmt: skip
+    out = tmp_path / "out"
+    done = call("fit", str(table), "--model", "mine", "--models-file", str(own), "--fix", "v=12.5", "--out", str(out))
+    assert done.exit_code == 0, done.stderr
+    rows = {r["parameter"]: r for r in csv.DictReader((out / "parameters.csv").read_text().splitlines())}
+    assert float(rows["cl"]["value"]) == pytest.approx(12.5 * math.log(2), rel=1e-5)
+    assert rows["v"]["reason"] == "held, not estimated"
+    own.write_text(own.read_text().replace("rate = { cl = 1, v = -1 }", "rate = { cl = 1, w = -1 }"))
+    broken = call("models", "--file", str(own))
+    assert broken.exit_code == 2
+    assert "model mine uses w, which it does not declare" in broken.stderr
+    unheld = call("fit", str(table), "--model", "one_compartment_iv", "--fix", "v", "--out", str(out))
+    assert "--fix has 'v', expected a parameter and its value such as f=0.8" in unheld.stderr
