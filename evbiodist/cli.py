@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from evbiodist.batch.tables import Entry
+    from evbiodist.kinetics.fitting.fit import FitResult
     from evbiodist.kinetics.models.catalogue import Models
     from evbiodist.kinetics.models.graph import ParameterSpec
 
@@ -358,6 +359,7 @@ def _span(text: str) -> tuple[float, float]:
 @click.option("--scale", type=click.Choice(["linear", "log"]), default=None, help="Scale of the residuals.")
 @click.option("--blq", type=click.Choice(["drop", "m3"]), default=None,
               help="Values below the limit: left out, or as known to be below it.")  # fmt: skip
+@click.option("--plots", is_flag=True, help="Also draw each fit's diagnostics as SVG.")
 @click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Hold a parameter; several times for several.")
 def fit(**given: Any) -> None:
     """Fit a compartment model to observations (TABLE, result folder or study)."""
@@ -379,10 +381,22 @@ def fit(**given: Any) -> None:
                                   fit_settings(settings.kinetics), own)  # fmt: skip
     _save(given["out"], "parameters", rows, PARAMETER_COLUMNS, tell)
     _save(given["out"], "curves", curve_rows(fits), CURVE_COLUMNS, tell)
+    if given["plots"]:
+        _draw(given["out"], fits, tell)
     failed = [r for r in rows if r["parameter"] == "fit"]
     for r in failed:
         tell.line(f"not fitted: {r['label']} ({r['group']}): {r['reason']}")
     sys.exit(SOME_FAILED if failed else DONE)
+
+
+def _draw(out: str, fits: Mapping[tuple[str, str, str, str], FitResult], tell: Tell) -> None:
+    from evbiodist.batch.store import write_bytes
+    from evbiodist.report.fit_plots import file_name, fit_plots
+
+    for (_, group, label, model), found in sorted(fits.items()):
+        path = Path(out) / file_name(label, group, model)
+        write_bytes(path, fit_plots(found).encode())
+        tell.line(f"diagnostics of {model}, {label} ({group}) in {path}", file=str(path))
 
 
 def _held(text: str) -> tuple[str, float]:

@@ -74,7 +74,7 @@ def organ_curve(points: pd.DataFrame, curves: pd.DataFrame, palette: dict[str, s
     layers += [shown.mark_rule(clip=True).encode(x=x, y=alt.Y("low:Q", scale=y_scale, title=title), y2="high:Q", color=colour),
                shown.mark_point(filled=True, size=42, opacity=1, clip=True).encode(
                    x=x, y=alt.Y("mean:Q", scale=y_scale, title=title), color=colour)]  # fmt: skip
-    return _svg(alt.layer(*layers).properties(width=250, height=165))
+    return svg(alt.layer(*layers).properties(width=250, height=165))
 
 
 def forest(rows: pd.DataFrame, palette: dict[str, str], unit: str) -> str:
@@ -99,10 +99,11 @@ def forest(rows: pd.DataFrame, palette: dict[str, str], unit: str) -> str:
     if len(wide):
         layers.insert(0, alt.Chart(wide).mark_rule(strokeWidth=1, strokeDash=[3, 3], color="#000", clip=True).encode(
             x=alt.X("prediction_low:Q", scale=scale, title=x_title), x2="prediction_high:Q", y=y))  # fmt: skip
-    return _svg(alt.layer(*layers).properties(width=430, height=26 * len(rows) + 10))
+    return svg(alt.layer(*layers).properties(width=430, height=26 * len(rows) + 10))
 
 
-def _svg(chart: Any) -> str:
+def svg(chart: Any) -> str:
+    """Return an Altair chart as SVG text, without a browser."""
     import vl_convert
 
     chart = chart.configure(font="sans-serif", background="white").configure_view(stroke="#ddd")
