@@ -81,7 +81,7 @@ def fit_many(
     time_h : (T,) or (B, T) hours, or starts of frames with `end_h`; value : (B, T), NaN where not measured.
     model : a name of `evbiodist models`, or a graph.
     dose : scalar or (B,) bolus at 0 h, or `Doses`; inputs : measured curves instead.
-    se : scalar, (T,) or (B, T) standard errors; without them errors are taken as proportional and found from residuals.
+    se : scalar, (T,), (B, 1) or (B, T) standard errors; without them errors are taken as proportional and found from residuals.
     dose_unit, unit, settings : as in `fit`; single settings can be given by name.
 
     Returns
@@ -108,9 +108,9 @@ def fit_many(
     seen = np.atleast_2d(np.asarray(value, dtype=np.float64))
     t, ends = _times("time_h", time_h, seen), None if end_h is None else _times("end_h", end_h, seen)
     error = np.asarray(0.0 if se is None else se, dtype=np.float64)
-    if error.shape not in ((), seen.shape[1:], seen.shape):
-        raise ValueError(f"se has shape {error.shape} and value {seen.shape}; give one number, one for each column, or one "
-                         "for each value")  # fmt: skip
+    if error.shape not in ((), seen.shape[1:], seen.shape, (len(seen), 1)):
+        raise ValueError(f"se has shape {error.shape} and value {seen.shape}; give one number, one for each column, one for "
+                         "each curve as (B, 1), or one for each value")  # fmt: skip
     if (error < 0).any():
         raise ValueError("se has values below 0; expected standard errors of 0 or more")
     error = np.broadcast_to(error, seen.shape)

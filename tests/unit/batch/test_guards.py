@@ -143,10 +143,10 @@ def test_odd_inputs_are_sentences(table_study, files, words):
 def test_tables_named_twice_and_unknown_models_are_refused(table_study):
     path = table_study()
     path.write_text(path.read_text().replace('["observations.csv"]', '["observations.csv", "observations.csv"]')
-                    + '[kinetics]\nmodels = ["three_compartment_iv"]\n')  # fmt: skip
+                    + '[kinetics]\nmodels = ["four_compartment_iv"]\n')  # fmt: skip
     found = " ".join(str(p) for p in check(load_study(path)))
     assert "each value in one table only" in found
-    assert "did you mean 'two_compartment_iv'?" in found or "a model of evbiodist models" in found
+    assert "found 'four_compartment_iv', expected a model of evbiodist models" in found
 
 
 def test_groups_keep_their_blood_and_perfusion_apart(tmp_path):

@@ -160,7 +160,7 @@ def test_a_delay_can_be_freed_over_frames():
          r"dose has shape \(3,\); give one number, or one for each of the 2 curves"),
         (lambda: fit_many([1, 2, 3], np.ones((2, 3)), "one_compartment_iv", dose=-1), "amount of a dose has"),
         (lambda: fit_many([1, 2, 3], np.ones((2, 3)), "one_compartment_iv", se=[1, 2]),
-         r"se has shape \(2,\) and value \(2, 3\); give one number, one for each column, or one for each value"),
+         r"se has shape \(2,\) and value \(2, 3\); give one number, one for each column"),
         (lambda: fit_many([1, 2, 3], np.ones((2, 3)), "one_compartment_iv", se=-0.1), "se has values below 0"),
         (lambda: fit_many([1, 2, 3], np.ones((2, 3)), "one_compartment_iv", end_h=[1, 2]), r"end_h has shape \(1, 2\)"),
         (lambda: fit_many([1, 2, np.nan], np.ones((2, 3)), "one_compartment_iv"), "sample times have values that are not numbers"),
