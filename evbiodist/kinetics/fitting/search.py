@@ -32,7 +32,7 @@ NOTHING_LEFT = "every parameter ended at a bound: the data do not carry the mode
 _REWEIGHTINGS, _SETTLED = 20, 1e-6
 #: A start whose mean squared residual is below this lies in the valley of the optimum.
 _NEAR_ENOUGH = 4.0
-_SORTING, _MOST = 6, 200
+_SORTING, _LOOKING, _MOST = 6, 30, 100
 _ROUGHLY, _TIGHT = 1e-3, 1e-10
 
 
@@ -211,7 +211,7 @@ def search(problem: Problem, spread: Spread, mean: FloatArray, starts: FloatArra
         u, centre, lower, upper, unsure = _best_starts(problem, starts, settings)
     at, middle, low, high = u[0].copy(), centre[0], lower[0], upper[0]
     count = np.sum(np.isfinite(problem.value) & np.isfinite(problem.sigma), axis=1)
-    for tries, steps in ((settings.tries, _SORTING), (len(u), _MOST)):
+    for tries, steps in ((settings.tries, _SORTING), (len(u), _LOOKING)):
         if tries == 1 or not unsure.size:
             break  # a few steps from each start tell which valley is deepest; where none fits, all are searched
         flat = [a[:tries, unsure].reshape(-1, a.shape[2]) for a in (u, lower, upper)]
