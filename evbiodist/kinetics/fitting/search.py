@@ -49,7 +49,7 @@ class FitSettings:
     fixed : parameters held at a value; None frees one that the model holds.
     ties : parameters that follow another one.
     bounds : (low, high) of parameters; None where open.
-    tries : starts that are searched to the end; scattered : random ones beside those read off the curve.
+    tries : starts that are compared where the first does not fit; scattered : random ones beside those read off the curve.
     level : of the intervals; max_extrap_pct : share of the area beyond the last sample that is flagged.
 
     Raises
@@ -179,8 +179,8 @@ class Found(NamedTuple):
     Parameters
     ----------
     u : (B, q) free coordinates; at_bound : (B, q) which of them are at a bound, or as far from their start as they may go.
-    problem : with the final weights; residual, jacobian : at u; cost : sums of squares, not finite where there is no fit.
-    reason : why a data set has no fit; empty where it has.
+    problem : with the final weights; cost : sums of squares, not finite where there is no fit.
+    reason : why a data set has no fit, or (with a finite cost) why its search did not come to rest; else empty.
     """
 
     u: FloatArray
@@ -197,7 +197,8 @@ def search(problem: Problem, spread: Spread, mean: FloatArray, starts: FloatArra
     ----------
     problem : without weights (`sigma` is not read).
     spread : what errors are made of; mean : (B, N) first guess of the predictions.
-    starts : (K, B, p) candidates; the best `settings.tries` of them are searched to the end.
+    starts : (K, B, p) candidates. Where the best does not describe the data yet, the best `settings.tries` take a few
+        steps each, and where that does not help, all of them.
 
     Returns
     -------

@@ -199,16 +199,22 @@ def _general_modes(K: FloatArray, rows: NDArray[np.intp]) -> Iterator[_Modes]:
         if not rows.size:
             return
     rates, V = np.linalg.eig(K[rows])
+    cyclic = np.abs(np.imag(rates)).max(axis=1) > 0
+    for which, real in ((~cyclic, True), (cyclic, False)):
+        if which.any():  # apart, so that a real problem is solved in real numbers whoever stands beside it
+            own = [np.ascontiguousarray(np.real(a[which]) if real else a[which]) for a in (rates, V)]
+            yield from _inverted(rows[which], *own)
+
+
+def _inverted(rows: NDArray[np.intp], rates: Numbers, V: Numbers) -> Iterator[_Modes]:
+    """Add left vectors; problems whose vectors are nearly dependent come without any."""
     solid = np.abs(np.linalg.det(V)) > 1e-12
     inverse = np.zeros_like(V)
     inverse[solid] = np.linalg.inv(V[solid])
     size = np.sqrt(np.sum(np.abs(V) ** 2, axis=(1, 2)) * np.sum(np.abs(inverse) ** 2, axis=(1, 2)))
     solid &= size < _CONDITION
-    cyclic = np.abs(np.imag(rates)).max(axis=1) > 0
-    for which, real in ((solid & ~cyclic, True), (solid & cyclic, False)):
-        if which.any():
-            parts = (rates[which], V[which], inverse[which])
-            yield _Modes(rows[which], *(np.real(a) if real else a for a in parts))
+    if solid.any():
+        yield _Modes(rows[solid], rates[solid], V[solid], inverse[solid])
     if not solid.all():
         yield _Modes(rows[~solid], rates[~solid], None, None)
 
