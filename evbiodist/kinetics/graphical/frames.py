@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evbiodist.kinetics.models.inputs import SampledCurve
 from evbiodist.study.units import to_hours
 
 Floats = NDArray[np.float64]
@@ -202,35 +203,37 @@ class InputCurve:
         return cls(t * to_hours(1.0, unit), v)
 
     @cached_property
-    def _sums(self) -> tuple[Floats, Floats, Floats]:
-        """Slope, integral and integral of the integral at each sample."""
-        h, v = np.diff(self.time_h), self.value
-        once = np.append(0.0, np.cumsum(h * (v[1:] + v[:-1]) / 2))
-        twice = np.append(0.0, np.cumsum(once[:-1] * h + h**2 * (2 * v[:-1] + v[1:]) / 6))
-        return np.diff(v) / h, once, twice
+    def curve(self) -> SampledCurve:
+        """The same samples as an input of models, whose integrals these are."""
+        return SampledCurve(self.time_h, self.value)
 
-    def _place(self, time_h: Floats) -> tuple[NDArray[np.intp], Floats]:
+    def check_covers(self, time_h: Floats) -> None:
+        """Refuse times after the last sample.
+
+        Raises
+        ------
+        ValueError : the curve ends before a time it is needed at.
+        """
         if time_h.max() > self.time_h[-1] * (1 + 1e-9):
             raise ValueError(
                 f"the input curve ends at {self.time_h[-1]:g} h, but is needed to {time_h.max():g} h; "
                 "leave out the later frames, or extrapolate the curve yourself"
             )
-        k = np.clip(np.searchsorted(self.time_h, time_h, side="right") - 1, 0, len(self.time_h) - 2)
-        return k, time_h - self.time_h[k]
 
     def at(self, time_h: Floats) -> Floats:
         """Return the value at given hours."""
-        k, u = self._place(time_h)
-        return self.value[k] + self._sums[0][k] * u
+        self.check_covers(time_h)
+        return self.curve.level(time_h[None], False)[0]
 
     def integral(self, time_h: Floats) -> Floats:
         """Return the integral from 0 h to given hours."""
-        (slope, once, _), (k, u) = self._sums, self._place(time_h)
-        return once[k] + u * (self.value[k] + slope[k] * u / 2)
+        self.check_covers(time_h)
+        return self.curve.level(time_h[None], True)[0]
 
     def _second_integral(self, time_h: Floats) -> Floats:
-        (slope, once, twice), (k, u) = self._sums, self._place(time_h)
-        return twice[k] + u * (once[k] + u * (self.value[k] / 2 + slope[k] * u / 6))
+        """Return the integral of the integral: what a compartment that loses nothing has held in all."""
+        self.check_covers(time_h)
+        return np.asarray(self.curve.answer(np.zeros((1, 1)), time_h[None], True).value[0, :, 0])
 
     def mean(self, frames: Frames) -> Floats:
         """Return the mean over each frame, (T,)."""

@@ -6,7 +6,6 @@ each other that about ten numbers a voxel hold all that the search needs.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,36 +42,17 @@ def one_tissue_means(frames: Frames, plasma: InputCurve, rates_per_h: Floats) ->
     >>> one_tissue_means(Frames.of([0], [2]), InputCurve.of([0, 2], [1, 1]), np.array([0.0])).tolist()
     [[1.0]]
     """
-    inside = plasma.time_h[plasma.time_h < frames.end_h[-1]]
-    knots = np.unique(np.concatenate([inside, frames.start_h, frames.end_h, [0.0]]))
-    value, h = plasma.at(knots), np.diff(knots)
-    z = rates_per_h * h[:, None]
-    one, two, three = _phi(z)
-    start, rise = (value[:-1] * h)[:, None], (np.diff(value) * h)[:, None]
-    keep, gain = 1 - z * one, start * one + rise * two
-    level = np.zeros((len(knots), len(rates_per_h)))
-    for k in range(len(h)):
-        level[k + 1] = level[k] * keep[k] + gain[k]
-    area = h[:, None] * (level[:-1] * one + start * two + rise * three)
-    total = np.concatenate([np.zeros((1, len(rates_per_h))), np.cumsum(area, axis=0)])
-    first, last = np.searchsorted(knots, frames.start_h), np.searchsorted(knots, frames.end_h)
-    means: Floats = (total[last] - total[first]).T / frames.duration_h
-    return means
+    return _basis(frames, plasma, rates_per_h)[0]
 
 
-def _phi(z: Floats) -> tuple[Floats, Floats, Floats]:
-    """(1 - exp(-z)) / z and the next two of its kind, by series where their differences lose digits."""
-    small = z < 0.5
-    s, big = np.where(small, z, 0.0), np.where(small, 1.0, z)
-    three = np.zeros_like(z)
-    for k in reversed(range(15)):
-        three = three * -s + 1 / math.factorial(k + 3)
-    two = 0.5 - s * three
-    one = 1 - s * two
-    one_big = -np.expm1(-big) / big
-    two_big = (1 - one_big) / big
-    three_big = (0.5 - two_big) / big
-    return np.where(small, one, one_big), np.where(small, two, two_big), np.where(small, three, three_big)
+def _basis(frames: Frames, plasma: InputCurve, rates_per_h: Floats) -> tuple[Floats, Floats]:
+    """Return the frame means and their derivatives by the logarithm of the rate, (R, T) each."""
+    times = np.stack([frames.start_h, frames.end_h])
+    plasma.check_covers(times)
+    mode = -np.atleast_2d(np.asarray(rates_per_h, dtype=np.float64))
+    start, end = (plasma.curve.answer(mode, t[None], True) for t in times)
+    means = (end.value - start.value)[0].T / frames.duration_h
+    return means, mode.T * (end.slope - start.slope)[0].T / frames.duration_h
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +83,7 @@ class Table:
         """Compute the table for frames with weights, (T,)."""
         rows = np.flatnonzero(weight > 0)
         root = np.sqrt(weight[rows])
-        nudge = 1e-5
-        three = np.concatenate([rates_per_h * e for e in (1.0, 1 + nudge, 1 - nudge)])
-        curves, up, down = np.split(one_tissue_means(frames, plasma, three)[:, rows] * root, 3)
-        slopes = (up - down) / (2 * nudge)  # by the logarithm of the rate
+        curves, slopes = (a[:, rows] * root for a in _basis(frames, plasma, rates_per_h))
         bb, bc, cc = (np.sum(u * v, axis=1) for u, v in ((curves, curves), (curves, slopes), (slopes, slopes)))
         determinant = bb * cc - bc**2
         unit = curves / np.sqrt(bb)[:, None]
