@@ -460,6 +460,25 @@ def models(names: tuple[str, ...], path: str | None) -> None:
         click.echo("")
 
 
+@main.command()
+@click.argument("names", nargs=-1)
+def labels(names: tuple[str, ...]) -> None:
+    """Print the catalogue of labels, or all that is known of NAMES: artefacts, controls, priors, sources."""
+    from evbiodist.study.labels import catalogue, find
+    from evbiodist.study.problems import nearest
+
+    for name in names:
+        entry = find(name)
+        if entry is None:
+            raise ValueError(f"there is no label '{name}' in the catalogue; {nearest(name, catalogue())}")
+        click.echo("\n".join(entry.lines()) + "\n")
+    if names:
+        return
+    for name, entry in catalogue().items():
+        click.echo(f"{name:<14} {entry.description} ({entry.physics()})")
+    click.echo("\nevbiodist labels NAME prints how a label misleads, the controls it needs and the priors")
+
+
 def _said(p: ParameterSpec) -> str:
     held = "" if p.fixed is None else f", held at {p.fixed:g} unless freed"
     return f"{p.name}: {p.description} [{p.dimension}]{held}"

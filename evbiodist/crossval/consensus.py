@@ -42,6 +42,8 @@ class Consensus:
     weights : share of each input, in input order; they sum to 1.
     tau2 : variance between labels, in squared unit.
     i2 : share of the variance that lies between labels, in %; NaN for a single label.
+    tau2_low, tau2_high, i2_low, i2_high : their intervals by the Q profile. Both ends are 0 where the estimates lie
+        closer together than their standard errors allow, which doubts the errors rather than proves agreement.
     q, df, q_p : Cochran's test that all labels agree.
     prediction_low, prediction_high : where one further label would be expected.
     n : number of estimates.
@@ -62,6 +64,10 @@ class Consensus:
     weights: tuple[float, ...] = ()
     tau2: float = math.nan
     i2: float = math.nan
+    tau2_low: float = math.nan
+    tau2_high: float = math.nan
+    i2_low: float = math.nan
+    i2_high: float = math.nan
     q: float = math.nan
     df: int = 0
     q_p: float = math.nan
@@ -80,6 +86,7 @@ def random_effects(
     method: Method = "PM",
     level: float = 0.95,
     hartung_knapp: bool = True,
+    floor: bool = True,
 ) -> Consensus:
     """Pool estimates that may differ by more than their own errors.
 
@@ -88,13 +95,16 @@ def random_effects(
     estimates, se : (k,) values of one quantity and their standard errors, in one unit.
     method : variance between labels by Paule-Mandel, DerSimonian-Laird or restricted likelihood.
     level : of the intervals.
-    hartung_knapp : interval by t with k - 1 degrees of freedom and a scale of the residuals that is
-        never below 1; otherwise the normal interval, which is too narrow for a few labels.
+    hartung_knapp : interval by t with k - 1 degrees of freedom and a scale of the residuals; otherwise the
+        normal interval, which is too narrow for a few labels.
+    floor : keep that scale from falling below 1. Without it, as Hartung and Knapp wrote it, labels that happen
+        to lie close together get an interval narrower than that of any one of them.
 
     Returns
     -------
     One estimate is returned as it is, none as NaN, both with a reason. `i2` is tau2 over tau2 plus the
-    typical variance within labels, so that it belongs to the tau2 shown; for DL it is (Q - df) / Q.
+    typical variance within labels, so that it belongs to the tau2 shown; for DL it is (Q - df) / Q. The
+    intervals of tau2 and I2 are the same for every method.
 
     Raises
     ------
@@ -113,6 +123,7 @@ def random_effects(
     Paule & Mandel, J Res NBS 1982;87:377. DerSimonian & Laird, Control Clin Trials 1986;7:177. Hartung &
     Knapp, Stat Med 2001;20:3875; Sidik & Jonkman, Stat Med 2002;21:3153; floor of the scale as in Rover,
     Knapp & Friede, BMC Med Res Methodol 2015;15:99. I2: Higgins & Thompson, Stat Med 2002;21:1539.
+    Interval of tau2: Viechtbauer, Stat Med 2007;26:37.
     Prediction as in Higgins, Thompson & Spiegelhalter, JRSS A 2009;172:137 and Partlett & Riley, Stat Med
     2017;36:301 who take k - 2 degrees of freedom; here, as in metafor, they are k - 1, so that two labels
     have a prediction too. Three to five labels that differ by as much as their errors or more carry no
@@ -120,23 +131,27 @@ def random_effects(
     95 % interval the truth in 91 to 99.9 %, and the normal one in 77 to 92 %.
     """
     y, s = _checked(estimates, se, method, level)
-    name = f"random effects ({method}{', Hartung-Knapp' if hartung_knapp else ''})"
+    knapp = f", Hartung-Knapp{'' if floor else ' without floor'}" if hartung_knapp else ""
+    name = f"random effects ({method}{knapp})"
     if y.size < 2:
         return replace(_alone(y, s, level), method=name)
     v = s**2
     tau2 = {"PM": _paule_mandel, "DL": _dersimonian_laird, "REML": _restricted_likelihood}[method](y, v)
+    tau2_low, tau2_high = _q_profile(y, v, level)
     w, mean, q_tau = _pool(y, v, tau2)
     df = y.size - 1
-    scale = max(1.0, q_tau / df) if hartung_knapp else 1.0
+    scale = max(1.0 if floor else 0.0, q_tau / df) if hartung_knapp else 1.0
     error = math.sqrt(scale / float(np.sum(w)))
     margin = (student(level, df) if hartung_knapp else student(level, math.inf)) * error
     reach = student(level, df) * math.hypot(math.sqrt(tau2), error)
-    q, i2 = _pool(y, v, 0.0)[2], 100 * tau2 / (tau2 + _typical_variance(v))
-    q_p = _chi2_tail(q, df)
+    q, typical = _pool(y, v, 0.0)[2], typical_variance(v)
+    i2, i2_low, i2_high = (100 * t / (t + typical) for t in (tau2, tau2_low, tau2_high))
+    q_p = chi2_tail(q, df)
     flags = ("few",) * (y.size < 3) + ("heterogeneous",) * (q_p < 0.1 and i2 >= 50)
     return Consensus(
         estimate=mean, se=error, ci_low=mean - margin, ci_high=mean + margin,
-        weights=tuple((w / np.sum(w)).tolist()), tau2=tau2, i2=i2, q=q, df=df, q_p=q_p,
+        weights=tuple((w / np.sum(w)).tolist()), tau2=tau2, i2=i2, tau2_low=tau2_low, tau2_high=tau2_high,
+        i2_low=i2_low, i2_high=i2_high, q=q, df=df, q_p=q_p,
         prediction_low=mean - reach, prediction_high=mean + reach, n=y.size, method=name, flags=flags,
     )  # fmt: skip
 
@@ -184,11 +199,9 @@ def consensus_table(
     >>> [(row["label"], round(row["estimate"], 3), row["unit"]) for row in rows][3:]
     [('mean', 0.15, 'pct_id'), ('consensus', 0.145, 'pct_id')]
     """
-    _check_labels(labels, estimates)
-    if scale not in get_args(Scale):
-        raise ValueError(f"scale: found {scale!r}, expected 'linear' or 'log'; name one of them.")
-    unit = _common_unit(labels, estimates)
-    out = [_why_out(e, scale) for e in estimates]
+    check_labels(labels, estimates)
+    unit = common_unit(labels, estimates)
+    out = [why_not_pooled(e, scale) for e in estimates]
     entering = [e for e, why in zip(estimates, out, strict=True) if not why]
     pooled = _pooled(entering, scale, method, level, hartung_knapp)
     weights = iter(pooled.weights)
@@ -245,7 +258,7 @@ def _pool(y: FloatArray, v: FloatArray, tau2: float) -> tuple[FloatArray, float,
     return w, mean, float(np.sum(w * (y - mean) ** 2))
 
 
-def _typical_variance(v: FloatArray) -> float:
+def typical_variance(v: FloatArray) -> float:
     """Return the typical variance within labels (Higgins & Thompson 2002, eq. 9)."""
     w = v.min() / v  # relative weights, so that neither tiny nor huge units overflow
     total = float(np.sum(w))
@@ -255,23 +268,36 @@ def _typical_variance(v: FloatArray) -> float:
 def _dersimonian_laird(y: FloatArray, v: FloatArray) -> float:
     """Return the moment estimate of tau2 from Cochran's Q."""
     df = y.size - 1
-    return max(0.0, (_pool(y, v, 0.0)[2] / df - 1) * _typical_variance(v))
+    return max(0.0, (_pool(y, v, 0.0)[2] / df - 1) * typical_variance(v))
 
 
 def _paule_mandel(y: FloatArray, v: FloatArray) -> float:
-    """Return the tau2 at which the weighted sum of squares equals its expectation k - 1.
+    """Return the tau2 at which the weighted sum of squares equals its expectation k - 1."""
+    return _tau2_of_q(y, v, y.size - 1)
+
+
+def _tau2_of_q(y: FloatArray, v: FloatArray, target: float) -> float:
+    """Return the tau2 at which the weighted sum of squares has fallen to a target; 0 where it starts below it.
 
     The sum is convex and falls with tau2, so Newton's steps from 0 rise to the root without passing it
     (DerSimonian & Kacker, Contemp Clin Trials 2007;28:105).
     """
-    tau2, df = 0.0, y.size - 1
+    tau2 = 0.0
     for _ in range(200):
         w, mean, q = _pool(y, v, tau2)
-        step = (q - df) / float(np.sum((w * (y - mean)) ** 2)) if q > df else 0.0
+        step = (q - target) / float(np.sum((w * (y - mean)) ** 2)) if q > target else 0.0
         tau2 += step
         if step <= 1e-14 * tau2:
             break
     return tau2
+
+
+def _q_profile(y: FloatArray, v: FloatArray, level: float) -> tuple[float, float]:
+    """Return the interval of tau2: where the sum of squares meets the quantiles of its chi-squared distribution."""
+    from scipy.special import chdtri
+
+    low, high = (_tau2_of_q(y, v, float(chdtri(y.size - 1, p))) for p in (0.5 - level / 2, 0.5 + level / 2))
+    return low, high
 
 
 def _restricted_likelihood(y: FloatArray, v: FloatArray) -> float:
@@ -300,7 +326,8 @@ def _reml(y: FloatArray, v: FloatArray, tau2: float) -> tuple[float, float]:
     return likelihood, slope
 
 
-def _check_labels(labels: Sequence[str], estimates: Sequence[Estimate]) -> None:
+def check_labels(labels: Sequence[str], estimates: Sequence[Estimate]) -> None:
+    """Refuse labels that do not name the estimates one by one."""
     if len(labels) != len(estimates):
         raise ValueError(
             f"labels and estimates: found {len(labels)} and {len(estimates)}, expected as many of each; "
@@ -314,7 +341,7 @@ def _check_labels(labels: Sequence[str], estimates: Sequence[Estimate]) -> None:
             )
 
 
-def _common_unit(labels: Sequence[str], estimates: Sequence[Estimate]) -> str:
+def common_unit(labels: Sequence[str], estimates: Sequence[Estimate]) -> str:
     """Return the unit of all values, or of the missing ones where there is no value."""
     present = {e.unit: label for label, e in zip(labels, estimates, strict=True) if math.isfinite(e.value)}
     if len(present) > 1:
@@ -323,7 +350,7 @@ def _common_unit(labels: Sequence[str], estimates: Sequence[Estimate]) -> str:
     return next(iter(present), next((e.unit for e in estimates if e.unit), ""))
 
 
-def _why_out(e: Estimate, scale: Scale) -> str:
+def why_not_pooled(e: Estimate, scale: Scale) -> str:
     """Return why an estimate cannot be pooled, or nothing."""
     if math.isnan(e.value):
         return e.reason
@@ -339,21 +366,29 @@ def _why_out(e: Estimate, scale: Scale) -> str:
 
 def _pooled(entering: Sequence[Estimate], scale: Scale, method: Method, level: float, hartung_knapp: bool) -> Consensus:
     """Pool on the chosen scale and return the result in the unit of the data."""
-    value = np.array([e.value for e in entering], dtype=np.float64)
-    se = np.array([e.se for e in entering], dtype=np.float64)
+    value, se = on_scale(entering, scale)
+    logs = random_effects(value, se, method=method, level=level, hartung_knapp=hartung_knapp)
     if scale == "linear":
-        return random_effects(value, se, method=method, level=level, hartung_knapp=hartung_knapp)
-    logs = random_effects(np.log(value), se / value, method=method, level=level, hartung_knapp=hartung_knapp)
+        return logs
     centre = math.exp(logs.estimate)
     return replace(
         logs, estimate=centre, se=centre * logs.se, method=f"{logs.method}, log scale",
-        ci_low=math.exp(logs.ci_low), ci_high=_exp(logs.ci_high),
-        prediction_low=math.exp(logs.prediction_low), prediction_high=_exp(logs.prediction_high),
+        ci_low=math.exp(logs.ci_low), ci_high=exp_or_inf(logs.ci_high),
+        prediction_low=math.exp(logs.prediction_low), prediction_high=exp_or_inf(logs.prediction_high),
     )  # fmt: skip
 
 
-def _exp(x: float) -> float:
-    """Exponential that ends at infinity: with two labels a forecast can reach beyond any float."""
+def on_scale(estimates: Sequence[Estimate], scale: Scale) -> tuple[FloatArray, FloatArray]:
+    """Return values and standard errors as vectors, on the log scale by the delta method."""
+    if scale not in get_args(Scale):
+        raise ValueError(f"scale: found {scale!r}, expected 'linear' or 'log'; name one of them.")
+    value = np.array([e.value for e in estimates], dtype=np.float64)
+    se = np.array([e.se for e in estimates], dtype=np.float64)
+    return (value, se) if scale == "linear" else (np.log(value), se / value)
+
+
+def exp_or_inf(x: float) -> float:
+    """Return the exponential, infinite where it is beyond any float: with two labels a forecast can reach there."""
     return math.inf if x > 709 else math.exp(x)
 
 
@@ -386,7 +421,8 @@ def _consensus_row(pooled: Consensus) -> Row:
     return row | {"label": "consensus", "flags": join(pooled.flags)}
 
 
-def _chi2_tail(q: float, df: int) -> float:
+def chi2_tail(q: float, df: int) -> float:
+    """Return the chance that chi-squared exceeds q."""
     from scipy.special import chdtrc
 
     return float(chdtrc(df, q))

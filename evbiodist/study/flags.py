@@ -252,6 +252,18 @@ FLAGS: dict[str, Flag] = {
             "the labels disagree by more than their own errors",
             "do not quote the consensus without its prediction interval",
         ),
+        Flag(
+            "outlying",
+            "this label lies further from the others than their spread and errors account for (of studies without a "
+            "wrong label, one in ten at the most has such a one)",
+            "quote the pooled value with and without it, and look at what sets it apart",
+        ),
+        # assays
+        Flag(
+            "assay_error",
+            "the error of the label's calibration curve is part of se",
+            "none needed; more standards and replicates make it smaller",
+        ),
     )
 }
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from evbiodist.study import units
 from evbiodist.study.constants import isotopes
+from evbiodist.study.labels import fill, label_model
+from evbiodist.study.priors import Prior, read_priors
 from evbiodist.study.problems import nearest
 from evbiodist.study.vocabulary import STANDARD, LabelKind, Route, ScanKind, organ_name
 
@@ -56,7 +58,10 @@ Organ = Annotated[str, BeforeValidator(_organ)]
 
 
 class Label(_Frozen):
-    """A label and its physics: what kind of signal it gives and how it decays.
+    """A label and its physics: what kind of signal it gives, how it decays, and what is known of how it misleads.
+
+    `catalogue` names an entry of `evbiodist.study.labels`, from which kind, isotope and wavelengths are filled
+    where they are left out; `readout` is how it was read; `priors` replace the entry's.
 
     Examples
     --------
@@ -69,12 +74,17 @@ class Label(_Frozen):
     half_life_h: float | None = Field(default=None, gt=0)
     emission_nm: float | None = Field(default=None, gt=200, lt=2000)
     excitation_nm: float | None = Field(default=None, gt=200, lt=2000)
+    catalogue: str | None = None
+    readout: str | None = None
+    priors: Annotated[dict[str, Prior], BeforeValidator(read_priors)] = Field(default_factory=dict)
     description: str = ""
     source: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def _physics(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("catalogue") is not None:
+            data = fill("", data)
         if isinstance(data, dict) and data.get("isotope") and data.get("half_life_h") is None:
             known = isotopes()
             if not isinstance(data["isotope"], str) or data["isotope"] not in known:
@@ -334,12 +344,28 @@ class StudyFile(Settings):
     labels: dict[str, Label] = Field(min_length=1)
     tables: Tables
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _from_catalogue(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: fill(name, table) if isinstance(table, dict) and table.get("catalogue") is None else table
+                for name, table in value.items()}  # fmt: skip
+
     @field_validator("labels", mode="after")
     @classmethod
     def _not_reserved(cls, value: dict[str, Label]) -> dict[str, Label]:
         for name in value:
             if name.lower() in RESERVED_LABELS or not name.strip():
                 raise ValueError(f"another name for the label '{name}', which stands for a row of consensus.csv")
+        return value
+
+    @field_validator("labels", mode="after")
+    @classmethod
+    def _known_readouts(cls, value: dict[str, Label]) -> dict[str, Label]:
+        for name, label in value.items():
+            if label.readout is not None:
+                label_model(name, label)
         return value
 
 

@@ -9,7 +9,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evbiodist.crossval.agreement import agreement
+from evbiodist.crossval.concordance import icc
 from evbiodist.crossval.consensus import random_effects
+from evbiodist.crossval.limits import limits
+from evbiodist.crossval.lines import passing_bablok
+from evbiodist.crossval.ranks import kendall_w
+from evbiodist.crossval.replicates import Within
 
 readings = st.integers(-1000, 1000).map(lambda i: i / 8)
 errors = st.integers(1, 400).map(lambda i: i / 16)
@@ -88,6 +93,61 @@ def test_intervals_hold_their_estimate(ab):
         assert math.isnan(low) == math.isnan(high)
         assert math.isnan(low) or low - 1e-9 * abs(low) <= value <= high + 1e-9 * abs(high)
         assert not math.isnan(low) or found.reason
+
+
+@unhurried
+@given(pairs())
+def test_intervals_of_limits_hold_their_limits_and_scatter_of_animals_widens_them(ab):
+    found = limits(*ab)
+    assume(not found.reason)
+    assert found.loa_low_low < found.loa_low < found.loa_low_high
+    assert found.loa_high_low < found.loa_high < found.loa_high_high
+    wider = limits(*ab, within=(Within(1.0, 6, 0.5), Within(2.0, 6, 0.5)))
+    assert wider.sd**2 == pytest.approx(found.sd**2 + 1.5)
+    assert (wider.bias, wider.bias_low) == (found.bias, found.bias_low)
+
+
+@unhurried
+@given(pairs(), st.sampled_from([0.5, 2.0**40]), st.integers(-64, 64))
+def test_a_passing_bablok_line_moves_with_its_points(ab, factor, shift):
+    """A new unit leaves the slope, a shift of one label moves the intercept alone."""
+    a, b = ab
+    one, scaled, moved = passing_bablok(a, b), passing_bablok(a * factor, b * factor), passing_bablok(a, b + shift)
+    assert (scaled.slope, moved.slope) == pytest.approx((one.slope, one.slope), nan_ok=True)
+    assert scaled.intercept == pytest.approx(one.intercept * factor, nan_ok=True)
+    assert moved.intercept == pytest.approx(one.intercept + shift, abs=1e-9, nan_ok=True)
+    for found in (one, scaled, moved):
+        assert math.isnan(found.slope_low) == math.isnan(found.intercept_high) == bool(found.reason)
+        assert not found.slope_low > found.slope
+        assert not found.slope_high < found.slope
+
+
+@st.composite
+def tables(draw):
+    n, k = draw(st.integers(2, 6)), draw(st.integers(2, 4))
+    return np.array(draw(st.lists(st.lists(readings, min_size=k, max_size=k), min_size=n, max_size=n)))
+
+
+@unhurried
+@given(tables(), st.randoms(use_true_random=False))
+def test_intraclass_correlation_knows_no_unit_origin_or_order(table, random):
+    columns = list(range(table.shape[1]))
+    random.shuffle(columns)
+    one, other = icc(table), icc(4 * table[::-1][:, columns] + 1)
+    for name, c in one.items():
+        assert other[name].value == pytest.approx(c.value, rel=1e-6, abs=1e-9, nan_ok=True)
+        assert not c.low > c.value + 1e-9
+        assert not c.high < c.value - 1e-9
+        assert c.reason or not math.isnan(c.low)
+
+
+@unhurried
+@given(tables())
+def test_rank_agreement_depends_on_order_alone(table):
+    one, other = kendall_w(table), kendall_w(table[::-1] ** 3 + 5)
+    assert (other.w, other.p) == pytest.approx((one.w, one.p), nan_ok=True)
+    assert one.reason or -1e-12 <= one.w <= 1 + 1e-12
+    assert one.reason or 0 < one.p <= 1 + 1e-12
 
 
 @unhurried

@@ -134,15 +134,16 @@ def prepare(observations: pd.DataFrame, organs: bool, *, blq: str = "drop", othe
         if len(parts) == 1:
             raise ValueError("no organ was measured at three times or more")
         parts += [pair for name in others for pair in enough if pair[0] == name]
-    return _gather(parts)
+    return gather(parts)
 
 
-def _gather(parts: Sequence[tuple[str, pd.DataFrame]]) -> FitData:
+def gather(parts: Sequence[tuple[str, pd.DataFrame]]) -> FitData:
+    """Return rows of several matrices, by their names, as data to fit."""
     columns: dict[str, list[FloatArray]] = {
         k: [] for k in ("which", "animal", "time", "value", "se", "sys", "count", "mean", "censored")
     }
     cvs, replicated = [], True
-    numbers = {who: i for i, who in enumerate(sorted({w for _, part in parts for w in _clusters(part)}))}
+    numbers = {who: i for i, who in enumerate(sorted({w for _, part in parts for w in clusters(part)}))}
     for index, (_, part) in enumerate(parts):
         part = part.sort_values(["time_h", "subject"], kind="stable")
         value, time = part["value"].to_numpy(float), part["time_h"].to_numpy(float)
@@ -155,7 +156,7 @@ def _gather(parts: Sequence[tuple[str, pd.DataFrame]]) -> FitData:
         cv = _pooled_cv(*(a[known] for a in (time, value, mean, sd, count, se)))
         replicated &= cv is not None
         cvs.append(_UNREPEATED_CV if cv is None else cv)
-        animal = np.array([numbers[who] for who in _clusters(part)], dtype=float)
+        animal = np.array([numbers[who] for who in clusters(part)], dtype=float)
         found = {"which": np.full(len(value), float(index)), "animal": animal, "time": time, "value": value, "se": se,
                  "sys": np.nan_to_num(part["se_systematic"].to_numpy(float)), "count": count, "mean": mean,
                  "censored": below.astype(float)}  # fmt: skip
@@ -235,8 +236,8 @@ def curve_data(
     )  # fmt: skip
 
 
-def _clusters(part: pd.DataFrame) -> list[tuple[str, float]]:
-    """Return who each row comes from: an animal over all its times, or a published mean at its one time."""
+def clusters(part: pd.DataFrame) -> list[tuple[str, float]]:
+    """Return who each row comes from: an animal over all its times (then -1), or a published mean at its one time."""
     mean = (part["subject"] == POOLED) | (part["n"] > 1)
     return [(str(s), float(t) if m else -1.0) for s, t, m in zip(part["subject"], part["time_h"], mean, strict=True)]
 

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from evbiodist.crossval.consensus import COLUMNS, consensus_table, random_effects
 from evbiodist.study.estimate import Estimate
@@ -40,6 +42,41 @@ def test_two_labels_are_few():
 
 def test_far_apart_labels_are_heterogeneous():
     assert random_effects([1.0, 1.1, 9.0], [0.2, 0.2, 0.2]).flags == ("heterogeneous",)
+
+
+def test_the_interval_of_tau2_meets_its_quantiles():
+    """At its ends the weighted sum of squares is a quantile of chi-squared (Viechtbauer 2007)."""
+    y, se = np.array([1.0, 1.6, 2.5, 0.4]), np.array([0.2, 0.3, 0.25, 0.1])
+    found = random_effects(y, se, level=0.9)
+    for tau2, quantile in ((found.tau2_low, 0.95), (found.tau2_high, 0.05)):
+        w = 1 / (se**2 + tau2)
+        assert w @ (y - np.average(y, weights=w)) ** 2 == pytest.approx(stats.chi2(3).ppf(quantile), rel=1e-10)
+    assert found.i2_low < found.i2 < found.i2_high
+
+
+def test_labels_closer_than_their_errors_have_no_spread():
+    found = random_effects([1.0, 1.001, 0.999], [0.5, 0.5, 0.5])
+    assert (found.tau2, found.tau2_low, found.tau2_high, found.i2_high) == (0, 0, 0, 0)
+
+
+def test_the_interval_of_tau2_holds_the_truth():
+    rng = np.random.default_rng(20)
+    held = []
+    for _ in range(800):
+        tau, se = rng.uniform(0.0, 1.5), rng.uniform(0.2, 1.0, 4)
+        found = random_effects(tau * rng.normal(size=4) + se * rng.normal(size=4), se)
+        held.append(found.tau2_low <= tau**2 <= found.tau2_high)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.025)
+
+
+def test_without_a_floor_the_scale_is_that_of_the_residuals():
+    """With equal errors this is the t interval of the plain mean, however close the values lie."""
+    y = np.array([1.0, 1.1, 1.05])
+    exact, kept = (random_effects(y, np.full(3, 0.5), floor=floor) for floor in (False, True))
+    assert exact.se == pytest.approx(np.std(y, ddof=1) / math.sqrt(3))
+    assert exact.ci_high == pytest.approx(1.05 + stats.t(2).ppf(0.975) * exact.se)
+    assert kept.se == pytest.approx(0.5 / math.sqrt(3))
+    assert exact.method.endswith("Hartung-Knapp without floor)")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,12 @@ def test_label_carries_its_physics(table_study):
         ('name = "s"', 'name = "s"\nspecis = "rat"', "specis", "did you mean 'species'?"),
         ('isotope = "111In"', 'isotop = "111In"', "labels.111In.isotop", "did you mean 'isotope'?"),
         ('isotope = "111In"', 'isotope = "111Im"', "labels.111In", "did you mean '111In'?"),
-        ('isotope = "111In"', "", "labels.111In", "an isotope (or half_life_h)"),
+        (
+            '[labels.111In]\nkind = "radioactive"\nisotope = "111In"',
+            '[labels.hot]\nkind = "radioactive"',
+            "labels.hot",
+            "an isotope (or half_life_h)",
+        ),
         ('kind = "fluorescence"', 'kind = "fluoresence"', "labels.DiR.kind", "did you mean 'fluorescence'?"),
         ("[labels.DiR]", "[labels.consensus]", "labels", "another name"),
         ("[tables]", '[kinetics]\nmetod = "log"\n[tables]', "kinetics.metod", "did you mean 'method'?"),

@@ -1,0 +1,1 @@
+"""One vesicle kinetics under all labels: composition, data, fit, profiles, identifiability, prediction of what was left out."""

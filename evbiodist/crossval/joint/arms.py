@@ -1,0 +1,210 @@
+"""Observations of several labels as arms: what was given, how it is read, and the rows that show it.
+
+An arm is one label given in one way: on vesicles, as free label, or not at all (the animals' own background).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evbiodist.kinetics.fitting.data import FitData, clusters, gather
+from evbiodist.study.constants import physiology
+from evbiodist.study.vocabulary import BLOOD, NOT_ORGANS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatArray = NDArray[np.float64]
+ArmKind = Literal["vesicles", "free_label", "background"]
+#: Names of groups that are control arms without being declared.
+CONTROL_GROUPS: dict[str, ArmKind] = {
+    "free_label": "free_label", "dye_only": "free_label", "free_dye": "free_label",
+    "perfused": "vesicles", "unlabelled": "background", "unlabeled": "background", "substrate_only": "background", "vehicle": "background",
+}  # fmt: skip
+_KINDS: dict[str, ArmKind] = {"vesicles": "vesicles", "free_label": "free_label", "background": "background"}
+#: Units in which a reading is a share of the dose; in all others its scale is unknown.
+_SHARES = ("pct_id", "pct_id_per_g")
+_AMOUNTS = ("pct_id", "p_per_s", "bq", "particles", "au")
+#: How far off a calibration of the dose may be, on the logarithm.
+CALIBRATION_SD = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One label given in one way.
+
+    Parameters
+    ----------
+    label, kind : which label, and what was given.
+    absolute : whether readings are shares of the dose.
+    vessels : whether the rows hold the blood in the organs' vessels.
+    data : the rows; `systematic` is the error that all rows of an organ share.
+    animals : names by the numbers of `data.animal`.
+    """
+
+    label: str
+    kind: ArmKind
+    absolute: bool
+    vessels: bool
+    data: FitData
+    animals: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """All arms of a group of animals.
+
+    Parameters
+    ----------
+    arms : those with rows; organs : that any arm shows, sorted.
+    vessel_blood : by organ, median grams of blood in its vessels and the error of its logarithm.
+    notes : sentences on what was left out, and why.
+    """
+
+    arms: tuple[Arm, ...]
+    organs: tuple[str, ...]
+    vessel_blood: Mapping[str, tuple[float, float]]
+    notes: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels given on vesicles, sorted."""
+        return tuple(sorted({a.label for a in self.arms if a.kind == "vesicles"}))
+
+    @property
+    def last_h(self) -> float:
+        """The last time that all labels on vesicles have."""
+        lasts: dict[str, float] = {}
+        for arm in self.arms:
+            if arm.kind == "vesicles":
+                lasts[arm.label] = max(lasts.get(arm.label, 0.0), float(arm.data.time_h.max()))
+        return min(lasts.values())
+
+
+def gather_arms(
+    observations: pd.DataFrame, controls: Mapping[str, ArmKind] | None = None, *, species: str = "mouse",
+    only: Sequence[str] | None = None,
+) -> Arms:  # fmt: skip
+    """Sort observations of one study and vesicle group, with its controls, into arms.
+
+    Parameters
+    ----------
+    observations : columns of observations.csv; values below the limit are left out.
+    controls : kind of arm by the name of the group, beside `CONTROL_GROUPS`.
+    species : whose vessels hold how much blood.
+    only : labels; all when None.
+
+    Returns
+    -------
+    Arms : amounts in organs and concentrations in blood, with the vessels' blood put back where it was subtracted, because
+        the model knows of it.
+    """
+    import pandas as pd
+
+    kinds = CONTROL_GROUPS | dict(controls or {})
+    seen = observations[observations["value"].notna() & ~observations["below_lloq"].astype(bool)]
+    if only is not None:
+        seen = seen[seen["label"].isin(only)]
+    notes: list[str] = []
+    arms: list[Arm] = []
+    bloods: dict[str, list[float]] = {}
+    for label, rows in seen.groupby("label", sort=True):
+        parts, absolute = _matrices(str(label), rows, notes)
+        if not parts:
+            continue
+        whole = pd.concat([part.assign(matrix=name) for name, part in parts.items()])
+        whole = whole.assign(kind=[kinds.get(str(g), "vesicles") for g in whole["group"]])
+        inside = whole["vessel_blood"].notna() & (whole["vessel_blood"] != 0)
+        unperfused = whole["subject"].isin(whole.loc[inside, "subject"])
+        for (word, vessels), mine in whole.groupby([whole["kind"], unperfused], sort=True):
+            data = _rows_of(mine, species)
+            arms.append(Arm(str(label), _KINDS[str(word)], absolute, bool(vessels), data, _animals(mine)))
+        for organ, mine in whole[inside].groupby("matrix"):
+            bloods.setdefault(str(organ), []).extend(_grams(mine, parts["blood"]) if "blood" in parts else [])
+    organs = sorted({name for arm in arms for name in arm.data.seen} - {"blood"})
+    held = {organ: (float(np.median(g)), _vessel_sd(species, organ)) for organ, g in bloods.items() if g}
+    return Arms(tuple(arms), tuple(organs), held, tuple(notes))
+
+
+def _matrices(label: str, rows: pd.DataFrame, notes: list[str]) -> tuple[dict[str, pd.DataFrame], bool]:
+    """Return blood and organs of a label in units that belong together, and whether they are shares of the dose."""
+    amounts = rows[~rows["organ"].isin(NOT_ORGANS)]
+    weighed = amounts[(amounts["unit"] == "pct_id_per_g") & amounts["mass_g"].notna()]
+    if len(weighed):
+        amounts = _whole_organs(amounts, weighed)
+    unit = next((u for u in _AMOUNTS if (amounts["unit"] == u).any()), None)
+    matrix = next((m for m in BLOOD if (rows["organ"] == m).any()), None)
+    blood = rows[rows["organ"] == matrix] if matrix else rows.iloc[:0]
+    absolute = bool(unit in _SHARES or (unit is None and (blood["unit"] == "pct_id_per_g").any()))
+    wanted = blood[blood["unit"] == "pct_id_per_g"] if absolute else blood[~blood["unit"].isin(_SHARES)]
+    if len(wanted) < len(blood):
+        notes.append(f"{label}: blood in {', '.join(sorted(set(blood['unit'])))} was left out where it does not match its "
+                     f"organs ({unit})")  # fmt: skip
+    dropped = sorted(set(amounts["unit"]) - {unit})
+    if dropped:
+        why = (
+            "shares of the recovered signal have no fixed denominator"
+            if dropped == ["pct_recovered"]
+            else "give masses"
+        )
+        notes.append(f"{label}: organs in {', '.join(dropped)} were left out: {why}")
+    if wanted["unit"].nunique() > 1:
+        notes.append(f"{label}: blood comes in several units, so it was left out; use one")
+        wanted = wanted.iloc[:0]
+    parts = {"blood": wanted} if len(wanted) else {}
+    kept = amounts[amounts["unit"] == unit] if unit else amounts.iloc[:0]
+    return parts | {str(organ): part for organ, part in kept.groupby("organ", sort=True)}, absolute
+
+
+def _whole_organs(amounts: pd.DataFrame, weighed: pd.DataFrame) -> pd.DataFrame:
+    """Return amounts with concentrations of weighed organs turned into amounts, where those are not given already."""
+    import pandas as pd
+
+    key = ["subject", "organ", "time_h"]
+    given = pd.MultiIndex.from_frame(amounts.loc[amounts["unit"] == "pct_id", key])
+    new = weighed[~pd.MultiIndex.from_frame(weighed[key]).isin(given)]
+    scaled = {k: new[k] * new["mass_g"] for k in ("value", "se", "se_systematic", "sd", "vessel_blood")}
+    rest = amounts.drop(index=weighed.index)
+    return pd.concat([rest, new.assign(unit="pct_id", **scaled)])
+
+
+def _rows_of(rows: pd.DataFrame, species: str) -> FitData:
+    """Return an arm's rows with the vessels' blood put back, and without the error of taking it out."""
+    inside = rows["vessel_blood"].fillna(0.0).to_numpy(float)
+    spread = np.array([_vessel_range(species, str(o)) for o in rows["matrix"]])
+    systematic = rows["se_systematic"].fillna(0.0).to_numpy(float)
+    own = np.sqrt(np.maximum(systematic**2 - (inside * spread) ** 2, 0.0))
+    own[own < 1e-6 * np.abs(systematic)] = 0.0
+    rows = rows.assign(value=rows["value"] + inside, se_systematic=own)
+    names = sorted(set(rows["matrix"]), key=lambda m: (m != "blood", m))
+    return gather([(name, rows[rows["matrix"] == name]) for name in names])
+
+
+def _animals(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return what stands behind each number of an animal, in the order of `gather`."""
+    return tuple(who if time < 0 else f"{who} at {time:g} h" for who, time in sorted(set(clusters(rows))))
+
+
+def _vessel_range(species: str, organ: str) -> float:
+    """Return the relative error with which the blood in an organ's vessels was subtracted."""
+    known = physiology(species, organ, "regional_blood_fraction")
+    return known.se / known.middle if known else 0.0
+
+
+def _vessel_sd(species: str, organ: str) -> float:
+    return max(_vessel_range(species, organ), 0.1)
+
+
+def _grams(rows: pd.DataFrame, blood: pd.DataFrame) -> list[float]:
+    """Return the blood in an organ's vessels by each row: what was subtracted over the concentration in blood."""
+    level = blood.set_index(["subject", "time_h"])["value"]
+    level = level[~level.index.duplicated()]
+    at = level.reindex(list(zip(rows["subject"], rows["time_h"], strict=True))).to_numpy(float)
+    amount = rows["vessel_blood"].to_numpy(float)
+    good = np.isfinite(at) & (at > 0) & (amount > 0)
+    return list((amount[good] / at[good]).tolist())
