@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
-from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
-from evbiodist.kinetics.analyse import Dosing, model_parameters
+from evbiodist.crossval.compare import TABLES, compare_labels
+from evbiodist.kinetics.analyse import Dosing, Dosings
 from evbiodist.kinetics.fitting.search import FitSettings
 from evbiodist.report.html import write_report
+from evbiodist.study.labels import label_model
 from evbiodist.study.load import load_study
-from evbiodist.study.model import Study
+from evbiodist.study.model import CrossvalSettings, Label, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,33 +55,62 @@ def run(
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """The comparison of labels: tables as in agreement.csv and consensus.csv."""
+    """What labels say against each other and together; each table as the CSV file of its name.
+
+    Parameters
+    ----------
+    agreement, ranks : labels against each other as they were read.
+    consensus, influence : their pooled answers beside the joint model's (row ``joint``), and who pulls them.
+    label_parameters, label_bias, alerts : how each label lies, and the case against it.
+    identifiability, left_out, predicted, next_steps : what the answer rests on, how the rest predicts what was left out, and
+        what to measure next.
+    notes : what was left out and why.
+    """
 
     agreement: pd.DataFrame
+    ranks: pd.DataFrame
     consensus: pd.DataFrame
+    influence: pd.DataFrame
+    label_parameters: pd.DataFrame
+    label_bias: pd.DataFrame
+    alerts: pd.DataFrame
+    identifiability: pd.DataFrame
+    left_out: pd.DataFrame
+    predicted: pd.DataFrame
+    next_steps: pd.DataFrame
+    notes: tuple[str, ...]
 
 
 def crossvalidate(
     observations: pd.DataFrame,
     model: str = "plasma_with_organs",
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[str, Label] | None = None,
     *,
     organ: str = "brain",
     scale: Literal["linear", "log"] = "log",
     level: float = 0.95,
+    dosing: Dosings | None = None,
+    settings: CrossvalSettings | None = None,
+    species: str = "mouse",
+    weight_g: float | None = None,
 ) -> CrossValidation:
-    """Compare labels on their observations and pool the headline organ's uptake over them.
+    """Compare labels on their observations and bring them to one vesicle answer.
 
     Parameters
     ----------
-    observations : columns of observations.csv, values in % of dose, after an intravenous bolus.
-    model : fitted to each label for uptake, half-lives and clearance.
-    labels : which to compare; all when None.
-    organ, scale, level : of the pooled quantities and their intervals.
+    observations : columns of observations.csv; readings in % of dose, or in a unit of their own.
+    model : of the vesicle, shared by all labels; also fitted to each label alone.
+    labels : which to compare, all when None; as a mapping, with what each is (else the catalogue's entry of its name).
+    organ, scale, level : of the headline quantities, of pooling, and of intervals.
+    dosing : what every animal got, by (group, subject, label); an intravenous bolus without it.
+    settings : control groups and what to leave out; `model`, `organ` and `scale` stand above it.
+    species, weight_g : of the animals.
 
     Raises
     ------
     ValueError : a label that the observations do not hold.
+
+    See docs/crossval.md for an example that runs.
     """
     import pandas as pd
 
@@ -90,12 +120,15 @@ def crossvalidate(
             raise ValueError(
                 f"no observations of {', '.join(unknown)}; labels are {', '.join(sorted(set(observations['label'])))}"
             )
-        observations = observations[observations["label"].isin(labels)]
+        observations = observations[observations["label"].isin(list(labels))]
+    given = dict(labels) if isinstance(labels, Mapping) else {}
+    models = {
+        str(n): label_model(str(n), given.get(str(n)) or Label.named(str(n)))
+        for n in sorted(set(observations["label"]))
+    }
     who = observations[["group", "subject", "label"]].drop_duplicates().itertuples(index=False, name=None)
-    rows, fits = model_parameters(
-        observations, {w: Dosing(route="iv_bolus") for w in who}, [model], FitSettings(level=level)
-    )
-    return CrossValidation(
-        pd.DataFrame(agreement_rows(observations, level), columns=list(AGREEMENT_COLUMNS)),
-        pd.DataFrame(consensus_rows(fits, rows, organ, scale, level, model)),
-    )
+    chosen = (settings or CrossvalSettings()).model_copy(update={"model": model, "organ": organ, "scale": scale})
+    found = compare_labels(observations, models, dosing or {w: Dosing(route="iv_bolus") for w in who}, chosen,
+                           fitting=FitSettings(level=level), species=species, weight_g=weight_g)  # fmt: skip
+    tables = {name: pd.DataFrame(getattr(found, name), columns=list(columns)) for name, columns in TABLES.items()}
+    return CrossValidation(**tables, notes=tuple(found.notes))

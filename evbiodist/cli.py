@@ -300,7 +300,7 @@ def _save(out: str, name: str, rows: Sequence[Mapping[str, Any]], columns: Seque
             f"--out '{out}' is the result folder of a run, whose {path.name} would be overwritten; choose another"
         )
     write_bytes(path, csv_bytes(rows, columns))
-    missing = sum(1 for r in rows if "value" in columns and r["value"] != r["value"])
+    missing = sum(1 for r in rows if (value := r.get("value", 0.0)) != value)
     without = f", {missing} without a value (with its reason)" if missing else ""
     tell.line(f"{len(rows)} rows{without} in {path}", file=str(path), rows=len(rows))
 
@@ -410,29 +410,51 @@ def _held(text: str) -> tuple[str, float]:
 @main.command()
 @_table_options
 @click.option("--organ", default=None, help="Headline organ of the consensus.")
+@click.option("--model", default=None, help="The vesicle's model, shared by all labels.")
+@click.option("--control", "controls", multiple=True, metavar="GROUP=KIND",
+              help="What a control group got: free_label, background or vesicles; several times.")  # fmt: skip
+@click.option("--no-joint", is_flag=True, help="Agreement and consensus only, without the joint label model.")
 def crossval(**given: Any) -> None:
-    """Compare the labels of observations (TABLE, result folder or study): agreement and consensus."""
-    from evbiodist.batch.pipeline import CONSENSUS_COLUMNS, frame_of
-    from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
-    from evbiodist.kinetics.analyse import fit_settings, model_parameters
+    """Bring the labels of observations (TABLE, result folder or study) to one vesicle answer, and say how each lies."""
+    from evbiodist.batch.pipeline import frame_of
+    from evbiodist.crossval.compare import TABLES, compare_labels
+    from evbiodist.kinetics.analyse import fit_settings
+    from evbiodist.kinetics.models.catalogue import needs_organs
+    from evbiodist.study.labels import label_model
 
     tell = Tell(given["as_json"], given["quiet"])
     entry = _enter(given, tell)
-    frame, settings = frame_of(entry.observations), entry.settings
-    level, organ = given["level"] or settings.kinetics.level, given["organ"] or settings.crossval.organ
+    controls = dict(_control(text) for text in given["controls"])
+    settings = _settings(entry, "crossval", organ=given["organ"], model=given["model"], controls=controls or None,
+                         joint=False if given["no_joint"] else None)  # fmt: skip
+    needs_organs(settings.crossval.model, entry.own_models)  # refuses an unknown model in words
+    frame = frame_of(entry.observations)
     labels = sorted(frame["label"].unique())
     if len(labels) < 2:
         raise ValueError(f"the observations hold {f'one label ({labels[0]})' if labels else 'no rows'}; two or more labels can "
                          "be compared")  # fmt: skip
+    level = given["level"] or settings.kinetics.level
     fitting = fit_settings(settings.kinetics.model_copy(update={"level": level}))
-    rows, fits = model_parameters(frame, entry.dosing, ["plasma_with_organs"], fitting, entry.own_models)
-    consensus = consensus_rows(fits, rows, organ, settings.crossval.scale, level)
-    _save(given["out"], "agreement", agreement_rows(frame, level), AGREEMENT_COLUMNS, tell)
-    _save(given["out"], "consensus", consensus, CONSENSUS_COLUMNS, tell)
-    for r in rows:
-        if r["parameter"] == "fit":
-            tell.line(f"not in the consensus: {r['label']} ({r['group']}): {r['reason']}")
-    _headline(consensus, organ, tell)
+    models = {name: label_model(name, entry.labels[name]) for name in labels}
+    found = compare_labels(frame, models, entry.dosing, settings.crossval, fitting=fitting, own=entry.own_models,
+                           species=entry.species, weight_g=entry.weight_g)  # fmt: skip
+    for name, columns in TABLES.items():
+        _save(given["out"], name, getattr(found, name), columns, tell)
+    for note in found.notes:
+        tell.line(f"note: {note}")
+    for row in found.consensus:
+        if row["reason"] and row["label"] in labels and row["quantity"] == f"{settings.crossval.organ}_uptake_pct_id":
+            tell.line(f"not in the consensus: {row['label']} ({row['group']}): {row['reason']}")
+    for row in found.alerts:
+        tell.line(f"  {row['evidence']} ({row['group']})")
+    _headline(found.consensus, settings.crossval.organ, tell)
+
+
+def _control(text: str) -> tuple[str, str]:
+    group, _, kind = text.partition("=")
+    if kind not in ("free_label", "background", "vesicles"):
+        raise ValueError(f"--control has '{text}', expected a group and what it got, such as dye_only=free_label")
+    return group.strip(), kind
 
 
 @main.command()

@@ -21,8 +21,7 @@ from evbiodist.batch import store
 from evbiodist.batch.animals import AnimalsTask, process_any
 from evbiodist.batch.engine import one_thread, run_tasks
 from evbiodist.batch.scans import ScanResult, ScanTask
-from evbiodist.crossval.compare import AGREEMENT_COLUMNS, agreement_rows, consensus_rows
-from evbiodist.crossval.consensus import COLUMNS as CONSENSUS
+from evbiodist.crossval.compare import TABLES, Comparison, compare_labels
 from evbiodist.io.organ_tables import OrganTable
 from evbiodist.io.registry import read_table
 from evbiodist.kinetics.analyse import (
@@ -37,6 +36,7 @@ from evbiodist.kinetics.designs.pooling import POOLED
 from evbiodist.kinetics.models.catalogue import Models, catalogue, read_models
 from evbiodist.study.constants import physiology
 from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
+from evbiodist.study.labels import label_model
 from evbiodist.study.load import inside, is_there
 from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ObservationSource, ScanRecord, Settings, Study
 from evbiodist.study.problems import InputError, Problem, UnreadableImage, nearest
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     from evbiodist.kinetics.fitting.fit import FitResult
 
-CONSENSUS_COLUMNS = ("study", "group", *CONSENSUS)
 FAILURE_COLUMNS = ("what", "name", "subject", "label", "file", "reason")
 CURVE_COLUMNS = ("study", "group", "label", "organ", "model", "time_h", "value", "low", "high", "unit")
 Progress = Callable[[Mapping[str, Any]], None]
@@ -60,18 +59,28 @@ class RunResult:
     Parameters
     ----------
     out : the result folder.
-    observations, parameters, agreement, consensus, failures, curves : rows as written to the CSV files.
+    observations, parameters, failures, curves : rows as written to the CSV files.
+    comparison : of the labels, a list of rows for every table of `evbiodist.crossval.compare.TABLES`.
     notes : sentences about the inputs (what is missing, odd or refused).
     """
 
     out: Path | None
     observations: list[dict[str, Any]]
     parameters: list[dict[str, Any]] = field(default_factory=list)
-    agreement: list[dict[str, Any]] = field(default_factory=list)
-    consensus: list[dict[str, Any]] = field(default_factory=list)
+    comparison: Comparison = field(default_factory=Comparison)
     failures: list[dict[str, Any]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def agreement(self) -> list[dict[str, Any]]:
+        """Rows of agreement.csv."""
+        return self.comparison.agreement
+
+    @property
+    def consensus(self) -> list[dict[str, Any]]:
+        """Rows of consensus.csv."""
+        return self.comparison.consensus
 
     def frame(self, table: str) -> pd.DataFrame:
         """Return one table as a DataFrame.
@@ -82,11 +91,11 @@ class RunResult:
         """
         import pandas as pd
 
-        columns = {"observations": OBSERVATION_COLUMNS, "parameters": PARAMETER_COLUMNS, "agreement": AGREEMENT_COLUMNS,
-                   "consensus": CONSENSUS_COLUMNS, "failures": FAILURE_COLUMNS, "curves": CURVE_COLUMNS}  # fmt: skip
+        columns = {"observations": OBSERVATION_COLUMNS, "parameters": PARAMETER_COLUMNS, "failures": FAILURE_COLUMNS,
+                   "curves": CURVE_COLUMNS, **TABLES}  # fmt: skip
         if table not in columns:
             raise ValueError(f"'{table}' is not a table of the results; known: {', '.join(columns)}")
-        return pd.DataFrame(getattr(self, table), columns=list(columns[table]))
+        return pd.DataFrame(getattr(self.comparison if table in TABLES else self, table), columns=list(columns[table]))
 
 
 def check_tables(study: Study) -> tuple[list[OrganTable], list[Problem]]:
@@ -205,8 +214,8 @@ def run_study(
         scanned, failures, notes, hashes = _scans(study, out, workers, tell)
         notes += [f"{t.path.name}: {note}" for t in tables for note in t.notes]
         result = analyse(study, scanned, tables, quantify_only=quantify_only, tell=tell)
-        result = RunResult(out, result.observations, result.parameters, result.agreement, result.consensus,
-                           failures, result.curves, notes)  # fmt: skip
+        result = RunResult(out, result.observations, result.parameters, result.comparison, failures, result.curves,
+                           [*notes, *result.comparison.notes])  # fmt: skip
         _write(study, result, hashes, started, quantify_only)
         tell({"event": "written", "done": 1, "total": 1})
     return result
@@ -226,16 +235,24 @@ def analyse(
     observations = [_as_row(study, r) for r in rows]
     if quantify_only:
         return RunResult(None, observations)
-    weights = [s.weight_g for s in study.subjects if s.weight_g]
-    parameters, curves, fits = kinetics(observations, dosing_of(study), study.settings, tell, own=own_models(study)[0],
-                                        species=study.species, weight_g=sum(weights) / len(weights) if weights else None)  # fmt: skip
+    own, weight_g = own_models(study)[0], mean_weight(study)
+    parameters, curves, fits = kinetics(observations, dosing_of(study), study.settings, tell, own=own, species=study.species,
+                                        weight_g=weight_g)  # fmt: skip
     frame = frame_of(observations)
-    level = study.settings.kinetics.level
-    agreement = agreement_rows(frame, level) if len(frame) else []
-    crossval = study.settings.crossval
-    consensus = consensus_rows(fits, parameters, crossval.organ, crossval.scale, level)
+    comparison = Comparison()
+    if len(frame):
+        models = {name: label_model(name, label) for name, label in study.labels.items()}
+        comparison = compare_labels(frame, models, dosing_of(study), study.settings.crossval, fits=fits, parameters=parameters,
+                                    fitting=fit_settings(study.settings.kinetics), own=own, species=study.species,
+                                    weight_g=weight_g)  # fmt: skip
     tell({"event": "compared", "done": 1, "total": 1})
-    return RunResult(None, observations, parameters, agreement, consensus, [], curves)
+    return RunResult(None, observations, parameters, comparison, [], curves)
+
+
+def mean_weight(study: Study) -> float | None:
+    """Return the mean body weight of a study's animals, g; None where nobody weighed them."""
+    weights = [s.weight_g for s in study.subjects if s.weight_g]
+    return sum(weights) / len(weights) if weights else None
 
 
 def kinetics(
@@ -512,9 +529,9 @@ def _write(study: Study, result: RunResult, hashes: dict[str, str], started: str
         "failures": (result.failures, FAILURE_COLUMNS),
     }
     if not quantify_only:
-        tables |= {"parameters": (result.parameters, PARAMETER_COLUMNS), "agreement": (result.agreement, AGREEMENT_COLUMNS),
-                   "consensus": (result.consensus, CONSENSUS_COLUMNS), "curves": (result.curves, CURVE_COLUMNS)}  # fmt: skip
-    for name in ("parameters", "agreement", "consensus", "curves"):
+        tables |= {"parameters": (result.parameters, PARAMETER_COLUMNS), "curves": (result.curves, CURVE_COLUMNS)}
+        tables |= {name: (getattr(result.comparison, name), columns) for name, columns in TABLES.items()}
+    for name in ("parameters", "curves", *TABLES):
         if name not in tables:  # what an earlier, longer run left does not belong to these observations
             (out / f"{name}.csv").unlink(missing_ok=True)
             (out / "report.html").unlink(missing_ok=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from evbiodist.batch.pipeline import check_tables, correct, dosing_of, own_models
+from evbiodist.batch.pipeline import check_tables, correct, dosing_of, mean_weight, own_models
 from evbiodist.io.organ_tables import OrganTable, read_organ_table
 from evbiodist.kinetics.analyse import Dosing, Dosings
 from evbiodist.kinetics.models.catalogue import Models
@@ -29,6 +30,9 @@ class Entry:
     settings: Settings
     notes: tuple[str, ...] = ()
     own_models: Models = field(default_factory=dict)
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    species: str = "mouse"
+    weight_g: float | None = None
 
 
 def enter(
@@ -68,13 +72,17 @@ def enter(
     table = read_organ_table(path, source)
     beside = Path(subjects) if subjects else path.with_name("subjects.csv")
     known = _subjects(beside) if subjects or beside.is_file() else ()
+    labels = {r.label: Label.named(r.label) for r in table.rows}
+    about: dict[str, Any] = {"labels": labels}
     if known:
-        study = _as_study(path, source, table, known)
+        study = _as_study(path, source, table, known, labels)
         rows, dosing = correct(study, [], [table]), dosing_of(study)
+        about |= {"species": study.species, "weight_g": mean_weight(study)}
     else:
         rows, dosing = list(table.rows), {(r.group, r.subject, r.label): given for r in table.rows}
     observations = [{**r.model_dump(), "study": r.study or path.stem} for r in rows]
-    return Entry([{c: row[c] for c in OBSERVATION_COLUMNS} for row in observations], dosing, Settings(), table.notes)
+    rows_of = [{c: row[c] for c in OBSERVATION_COLUMNS} for row in observations]
+    return Entry(rows_of, dosing, Settings(), table.notes, **about)
 
 
 def _source(
@@ -98,9 +106,10 @@ def _subjects(path: Path) -> tuple[Subject, ...]:
     return tuple(rows)
 
 
-def _as_study(path: Path, source: ObservationSource, table: OrganTable, subjects: tuple[Subject, ...]) -> Study:
+def _as_study(
+    path: Path, source: ObservationSource, table: OrganTable, subjects: tuple[Subject, ...], labels: dict[str, Label]
+) -> Study:
     """Return a table with its subjects.csv as a study, so that it is corrected like one."""
-    labels = {r.label: Label(kind="molecular", description="not described") for r in table.rows}
     species = next((s.species for s in subjects if s.species), "mouse")
     return Study(root=path.parent, name=path.stem, species=species, description="", source="", simulated=False, labels=labels,
                  subjects=subjects, scans=(), masses=(), observation_sources=(source,), settings=Settings(),
@@ -118,7 +127,12 @@ def _from_study(path: Path) -> Entry:
     rows = [{**r.model_dump(), "study": r.study or study.name} for r in correct(study, [], tables)]
     observations = [{c: row[c] for c in OBSERVATION_COLUMNS} for row in rows]
     notes = tuple(n for t in tables for n in t.notes)
-    return Entry(observations, dosing_of(study), study.settings, notes, own_models(study)[0])
+    return Entry(observations, dosing_of(study), study.settings, notes, **_about(study))
+
+
+def _about(study: Study) -> dict[str, Any]:
+    return {"own_models": own_models(study)[0], "labels": study.labels, "species": study.species,
+            "weight_g": mean_weight(study)}  # fmt: skip
 
 
 def _from_results(path: Path, given: Dosing) -> Entry:
@@ -131,5 +145,6 @@ def _from_results(path: Path, given: Dosing) -> Entry:
         study = load_study(path / "settings.toml")
     except InputError as err:
         note = f"the study behind {path.name} cannot be read, so dose and route are those of the options: {err.problems[0]}"
-        return Entry(rows, {(r.group, r.subject, r.label): given for r in table.rows}, Settings(), (note,))
-    return Entry(rows, dosing_of(study), study.settings, own_models=own_models(study)[0])
+        return Entry(rows, {(r.group, r.subject, r.label): given for r in table.rows}, Settings(), (note,),
+                     labels={r.label: Label.named(r.label) for r in table.rows})  # fmt: skip
+    return Entry(rows, dosing_of(study), study.settings, **_about(study))

@@ -458,6 +458,23 @@ def _too_fast(e: Estimate, species: str | None, weight_g: float | None) -> tuple
     return ("faster_than_flow",) if faster_than_liver(e.value, str(species), weight_g) else ()
 
 
+def by_vessel(sketch: RateGraph, model: str, given: Dosing) -> bool:
+    """Return whether the dose went into a vessel.
+
+    Raises
+    ------
+    ValueError : a model of another route.
+    """
+    absorbed, vascular = "ka" in sketch.names, given.route in IV_ROUTES
+    if absorbed and vascular:
+        raise ValueError(f"the route is {given.route}, and {model} describes absorption; use a model that ends in _iv")
+    if not absorbed and not vascular:
+        raise ValueError(
+            f"the route is {given.route}, and {model} starts in blood; use for instance one_compartment_{given.route}"
+        )
+    return vascular
+
+
 def _fit_one(
     part: pd.DataFrame, dosing: Dosings, model: str, settings: FitSettings, own: Models | None, species: str | None,
     weight_g: float | None,
@@ -471,13 +488,7 @@ def _fit_one(
     if [p.name for p in sketch.ports] != ["dose"]:
         raise ValueError(f"{model} takes a measured curve as its input; use evbiodist.fit with inputs= from Python")
     given = common_dosing(part, dosing)
-    absorbed, vascular = "ka" in sketch.names, given.route in IV_ROUTES
-    if absorbed and vascular:
-        raise ValueError(f"the route is {given.route}, and {model} describes absorption; use a model that ends in _iv")
-    if not absorbed and not vascular:
-        raise ValueError(
-            f"the route is {given.route}, and {model} starts in blood; use for instance one_compartment_{given.route}"
-        )
+    vascular = by_vessel(sketch, model, given)
     amount, dose_unit = given.for_unit(str(blood["unit"].iloc[0]))
     if math.isnan(amount):
         raise ValueError("the dose is not known, or not the same for all animals; give it in subjects.csv")

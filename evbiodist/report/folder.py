@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evbiodist.crossval.compare import TABLES, TEXT_COLUMNS
 from evbiodist.study.problems import InputError, Problem
 from evbiodist.study.tables import plain_cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TABLES = ("observations", "parameters", "agreement", "consensus", "failures", "curves", "scans")
+_TABLES = ("observations", "parameters", *TABLES, "failures", "curves", "scans")
 _TEXT = {"study", "subject", "group", "label", "organ", "unit", "model", "parameter", "method", "flags", "reason",
          "source", "label_a", "label_b", "quantity", "what", "name", "file", "scan", "kind", "picture", "legend",
-         "below_lloq"}  # fmt: skip
+         "below_lloq", *TEXT_COLUMNS}  # fmt: skip
+
+#: Columns that are words in one table and numbers in others.
+_WORDS = {("ranks", "time_h"), ("identifiability", "unit")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ def read_results(path: str | Path) -> ResultFolder:
         try:
             frame = pd.read_csv(file, dtype=str, keep_default_na=False) if file.is_file() else pd.DataFrame()
             for column in frame.columns:
-                if column not in _TEXT:
+                if column not in _TEXT and (name, column) not in _WORDS:
                     frame[column] = pd.to_numeric(frame[column].where(frame[column] != ""))
                 else:
                     frame[column] = frame[column].map(plain_cell)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from evbiodist.batch.scans import outline_colour
 from evbiodist.batch.store import write_bytes
-from evbiodist.crossval.compare import ALL_ORGANS
+from evbiodist.crossval.agreement_table import ALL_ORGANS
+from evbiodist.crossval.compare import TABLES
 from evbiodist.report.figures import UNITS, colours, forest, means, organ_curve
 from evbiodist.report.folder import ResultFolder, read_results
 from evbiodist.study.estimate import student
@@ -330,7 +331,7 @@ def _missing_parameters(results: ResultFolder) -> list[dict[str, Any]]:
 
 def _flags(results: ResultFolder) -> list[dict[str, Any]]:
     counts: dict[str, int] = {}
-    for name in ("observations", "parameters", "consensus"):
+    for name in ("observations", "parameters", *TABLES):
         table = results[name]
         for cell in table.get("flags", []):
             for flag in split(cell):

@@ -253,6 +253,16 @@ FLAGS: dict[str, Flag] = {
             "do not quote the consensus without its prediction interval",
         ),
         Flag(
+            "model_misfit",
+            "means lie further from the joint model's curves than the animals' scatter allows (p < 0.01)",
+            "do not quote the joint answer alone: look at the predictions without each label, and try another model",
+        ),
+        Flag(
+            "rests_on_priors",
+            "readings alone do not determine it; what is known of labels beforehand does the rest",
+            "add the control arms that the report names",
+        ),
+        Flag(
             "outlying",
             "this label lies further from the others than their spread and errors account for (of studies without a "
             "wrong label, one in ten at the most has such a one)",

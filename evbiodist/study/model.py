@@ -80,6 +80,17 @@ class Label(_Frozen):
     description: str = ""
     source: str = ""
 
+    @classmethod
+    def named(cls, name: str) -> Label:
+        """Return the catalogue's label of a name, or one of which nothing is known but that it is a label.
+
+        Examples
+        --------
+        >>> Label.named("In-111").isotope, Label.named("my own dye").kind
+        ('111In', 'molecular')
+        """
+        return cls.model_validate({"kind": "molecular", "description": "not described"} | fill(name, {}))
+
     @model_validator(mode="before")
     @classmethod
     def _physics(cls, data: object) -> object:
@@ -296,10 +307,19 @@ class KineticsSettings(_Frozen):
 
 
 class CrossvalSettings(_Frozen):
-    """What is compared across labels."""
+    """What is compared across labels, and how they are brought to one answer.
+
+    `controls` says what groups of animals got that are not vesicles with a label; `leave_out` what is predicted from the rest.
+    """
 
     organ: Organ = "brain"
     scale: Literal["log", "linear"] = "log"
+    model: str = "plasma_with_organs"
+    joint: bool = True
+    controls: dict[str, Literal["vesicles", "free_label", "background"]] = Field(default_factory=dict)
+    leave_out: tuple[Literal["label", "organ", "time", "animal"], ...] = ("label", "organ", "time", "animal")
+    next_animals: int = Field(default=4, ge=1, le=1000)
+    assay: str | None = None
 
 
 class Settings(_Frozen):

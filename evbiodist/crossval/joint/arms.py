@@ -23,8 +23,8 @@ FloatArray = NDArray[np.float64]
 ArmKind = Literal["vesicles", "free_label", "background"]
 #: Names of groups that are control arms without being declared.
 CONTROL_GROUPS: dict[str, ArmKind] = {
-    "free_label": "free_label", "dye_only": "free_label", "free_dye": "free_label",
-    "perfused": "vesicles", "unlabelled": "background", "unlabeled": "background", "substrate_only": "background", "vehicle": "background",
+    "perfused": "vesicles", "free_label": "free_label", "dye_only": "free_label", "free_dye": "free_label",
+    "unlabelled": "background", "unlabeled": "background", "substrate_only": "background", "vehicle": "background",
 }  # fmt: skip
 _KINDS: dict[str, ArmKind] = {"vesicles": "vesicles", "free_label": "free_label", "background": "background"}
 #: Units in which a reading is a share of the dose; in all others its scale is unknown.

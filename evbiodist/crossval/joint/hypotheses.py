@@ -63,7 +63,8 @@ class Worlds:
 
     Parameters
     ----------
-    catalogue : the problem with the catalogue's priors; labels : in order; worlds : (K,) what each label is taken to be; u : (K, q) the most probable coordinates in each.
+    catalogue : the problem with the catalogue's priors; labels : in order.
+    worlds : (K,) what each label is taken to be; u : (K, q) the most probable coordinates in each.
     log_probability : (K,) of the data and the world, but for a constant.
     fits : of the worlds that matter, the most probable first, by their position.
     """

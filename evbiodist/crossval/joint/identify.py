@@ -21,6 +21,8 @@ _LEANS = 1e-3
 #: Rows alone are said to determine a quantity whose relative error they leave below this; and to have taught nothing when
 #: its error shrank by less than the share.
 _PRECISE, _LEARNED = 0.5, 0.2
+#: An error of the logarithm from which readings alone tell nothing: a factor of 50.
+_HOPELESS = 2.0
 
 
 @dataclass(frozen=True)
