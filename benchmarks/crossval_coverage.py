@@ -28,11 +28,12 @@ from scipy.stats import binom
 from evbiodist.api import crossvalidate
 from evbiodist.batch.engine import run_tasks
 from evbiodist.phantom.label_studies import CONTROLS, LABELS, WORLDS, LabelStudy
+from evbiodist.study.model import CrossvalSettings
 
 QUANTITY = "brain_uptake_pct_id"
 ANSWERS = ("any one label", *LABELS, "mean", "consensus", "joint")
 #: Flags of the joint answer that say that the model does not fit.
-NOTICED = {"misfit", "residual_pattern", "weights_doubtful"}
+NOTICED = {"model_misfit"}
 #: Worlds that the joint model does not know.
 OUTSIDE = ("saturable", "extra_organ", "redirect", "mixed")
 
@@ -59,16 +60,17 @@ def one_study(task: Task) -> dict[str, Any]:
     """Draw and analyse one study; return its line of the log."""
     study = task.study()
     began = time.perf_counter()
-    found = crossvalidate(study.observations, model=task.model)
+    settings = CrossvalSettings(leave_out=())  # nothing of it enters the answers
+    found = crossvalidate(study.observations, task.model, study.definitions(), settings=settings)
     rows = found.consensus[(found.consensus["quantity"] == QUANTITY) & (found.consensus["group"] == "all")]
     answers = {r["label"]: {k: _number(r[k]) for k in ("estimate", "ci_low", "ci_high")}
                | {"flags": str(r.get("flags", ""))} for r in rows.to_dict("records")}  # fmt: skip
-    alerts = getattr(found, "alerts", None)
     truth = study.truth
     return {"seconds": round(time.perf_counter() - began, 2), "truth": truth[QUANTITY], "wrong": truth["wrong"],
             "wrong_how": truth["wrong_how"], "answers": answers,
             "readings": {k: v["brain_reading_pct_id"] for k, v in truth["labels"].items()},
-            "accused": None if alerts is None else _accused(alerts)}  # fmt: skip
+            "accused": _accused(found.alerts), "first": str(found.alerts["label"].iloc[0]) if len(found.alerts) else "",
+            "odds": {str(r["label"]): float(r["log10_odds"]) for r in found.alerts.to_dict("records")}}  # fmt: skip
 
 
 def _accused(alerts: pd.DataFrame) -> list[str]:

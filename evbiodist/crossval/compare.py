@@ -271,4 +271,4 @@ def _add_answer(out: Comparison, place: Row, answer: JointAnswer) -> None:
     """Add the joint model's own tables."""
     for table in fields(answer.tables):
         getattr(out, table.name).extend({**place, **row} for row in getattr(answer.tables, table.name))
-    out.notes.extend(answer.notes)
+    out.notes.extend(note for note in answer.notes if note not in out.notes)

@@ -15,6 +15,8 @@ from evbiodist.study.estimate import student
 #: Evidence, as log10 of the odds, from which a label is accused: "strong" in Jeffreys 1961, app. B.
 ACCUSED = 1.0
 _DOUBTFUL = 0.0
+#: Beyond this the search of hopeless worlds was not ended, and the number says no more.
+_FAR = 10.0
 _WORDS = {FRACTION: "free label", RELEASE: "release in blood", TRANSFER: "label that stays in tissue", LOSS: "loss of signal",
           SCALE: "dose calibration", LIES: "rates and readings as its catalogue entry says",
           RATES: "free label, release or retention as its catalogue entry says",
@@ -78,7 +80,8 @@ def _alert(worlds: Worlds, label: str, biases: Mapping[str, LabelBias], level: f
 
 def _sentence(label: str, odds: float, what: str) -> str:
     if odds > ACCUSED:
-        return f"{label} misreads ({what}): odds of 10^{odds:.1f} against its being faithful"
+        far = f"more than 10^{_FAR:g}" if odds > _FAR else f"10^{odds:.1f}"
+        return f"{label} misreads ({what}): odds of {far} against its being faithful"
     if odds > _DOUBTFUL:
         return f"{label} may misread ({what}), but the evidence is weak (odds 10^{odds:.1f})"
     return f"nothing speaks against {label}"

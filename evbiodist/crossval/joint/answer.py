@@ -165,7 +165,8 @@ def joint_answer(
     found = fit_joint(vesicle, arms, models, dose, _starts(vesicle, fits))
     worlds = explore(found)
     names = vesicle_quantities(vesicle, arms.organs, list(arms.vessel_blood))
-    headline = [n for n in names if n.startswith(f"{settings.organ}_") or n in ("half_life", "cl")]
+    headline = [f"{settings.organ}_uptake_pct_id", f"{settings.organ}_peak_pct_id", "half_life"]
+    headline = [n for n in headline if n in names]
     profiles = joint_profiles(worlds.best, headline, level)
     averaged = average(worlds, names, level, profiles)
     biases = average_biases(worlds)

@@ -176,7 +176,7 @@ def _whole_organs(amounts: pd.DataFrame, weighed: pd.DataFrame) -> pd.DataFrame:
 def _rows_of(rows: pd.DataFrame, species: str) -> FitData:
     """Return an arm's rows with the vessels' blood put back, and without the error of taking it out."""
     inside = rows["vessel_blood"].fillna(0.0).to_numpy(float)
-    spread = np.array([_vessel_range(species, str(o)) for o in rows["matrix"]])
+    spread = rows["matrix"].map({o: _vessel_range(species, str(o)) for o in rows["matrix"].unique()}).to_numpy(float)
     systematic = rows["se_systematic"].fillna(0.0).to_numpy(float)
     own = np.sqrt(np.maximum(systematic**2 - (inside * spread) ** 2, 0.0))
     own[own < 1e-6 * np.abs(systematic)] = 0.0

@@ -90,7 +90,7 @@ class JointFit:
         """By what variances are multiplied: replicates set them, and a worse fit widens."""
         return max(self.chi2_red, 1.0)
 
-    @property
+    @cached_property
     def covariance(self) -> FloatArray:
         """Covariance of the coordinates (q, q)."""
         return self.scale * self.inverse
@@ -152,7 +152,7 @@ Extra = Callable[[FloatArray, IntArray], tuple[FloatArray, FloatArray]]
 
 def minimise(
     problem: JointProblem, begin: FloatArray, *, keep: FloatArray | None = None, value: FloatArray | None = None,
-    prior: Prior | None = None, extra: Extra | None = None, ftol: float = _HELD,
+    prior: Prior | None = None, extra: Extra | None = None, ftol: float = _HELD, most: int = _MOST,
 ) -> Solution:  # fmt: skip
     """Minimise from beginnings (B, q) side by side.
 
@@ -160,7 +160,7 @@ def minimise(
     ----------
     keep, value : (B, N) as `JointProblem.residuals` takes them; prior : (B, q) instead of the problem's own.
     extra : residuals that come after those of rows and priors.
-    ftol : as `evbiodist.kinetics.fitting.levenberg.least_squares` has it.
+    ftol, most : tolerance and steps, as `evbiodist.kinetics.fitting.levenberg.least_squares` has them.
     """
 
     def some(a: FloatArray | None, rows: IntArray) -> FloatArray | None:
@@ -177,4 +177,4 @@ def minimise(
 
     middle = problem.prior.centre
     reach = np.maximum(REACH, 4 * problem.prior.sd)
-    return least_squares(function, begin, middle - reach, middle + reach, ftol=ftol, xtol=1e-8, max_iterations=_MOST)
+    return least_squares(function, begin, middle - reach, middle + reach, ftol=ftol, xtol=1e-8, max_iterations=most)

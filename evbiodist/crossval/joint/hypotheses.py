@@ -52,6 +52,8 @@ BELIEVED, LIES, RATES, READINGS, ONE_CAUSE = (
 BEFOREHAND = {BELIEVED: 0.35, LIES: 0.35, RATES: 0.1, READINGS: 0.1, ONE_CAUSE: 0.1}
 _Z, _UNKNOWN = 1.959964, 7.0
 _SWEEPS, _WORTH = 6, 1e-3
+#: Steps after which a world is judged, and to which the others are searched; how much less probable (logarithm) is hopeless.
+_LOOKING, _MOST, _HOPELESS = 8, 40, 30.0
 
 #: What every label is taken to be, in the order of the labels: a word of `BEFOREHAND` or the name of a cause.
 World = tuple[str, ...]
@@ -130,7 +132,7 @@ def explore(found: JointFit) -> Worlds:
     p = found.problem
     labels = p.arms.labels
     tried: dict[World, tuple[FloatArray, float]] = {}
-    _try(found, [(LIES,) * len(labels), (BELIEVED,) * len(labels)], found.u, tried)
+    _try(found, [(LIES,) * len(labels), (BELIEVED,) * len(labels)], found.u, tried, _MOST)
     for _ in range(_SWEEPS):
         now = max(tried, key=lambda w: tried[w][1])
         near = [w for w in _neighbours(p, labels, now) if w not in tried]
@@ -167,22 +169,31 @@ def _together(labels: Sequence[str], now: World, tried: Mapping[World, tuple[Flo
 
 
 def _try(
-    found: JointFit, worlds: Sequence[World], begin: FloatArray, tried: dict[World, tuple[FloatArray, float]]
-) -> None:
-    """Fit worlds side by side and note how probable each is."""
+    found: JointFit, worlds: Sequence[World], begin: FloatArray, tried: dict[World, tuple[FloatArray, float]],
+    looking: int = _LOOKING,
+) -> None:  # fmt: skip
+    """Fit worlds side by side and note how probable each is; hopeless ones are not searched to their end."""
     if not worlds:
         return
+    u, logs = _searched(found, worlds, np.tile(begin, (len(worlds), 1)), looking)
+    top = max([float(logs.max()), *(known for _, known in tried.values())])
+    on = np.flatnonzero(logs > top - _HOPELESS)
+    u[on], logs[on] = _searched(found, [worlds[int(k)] for k in on], u[on], _MOST)
+    for k, world in enumerate(worlds):
+        tried[world] = (u[k], float(logs[k]))
+
+
+def _searched(found: JointFit, worlds: Sequence[World], begin: FloatArray, most: int) -> tuple[FloatArray, FloatArray]:
+    """Return where searches in worlds end after some steps, (K, q), and logarithms of how probable that is, (K,)."""
     p = found.problem
     priors = [prior_in(p, w) for w in worlds]
     prior = Prior(*(np.stack([getattr(k, name) for k in priors]) for name in ("centre", "sd", "heavy")))
-    ended = minimise(p, np.tile(begin, (len(worlds), 1)), prior=prior)
+    ended = minimise(p, begin, prior=prior, most=most)
     rows, known = ended.residual[:, : found.size], ended.residual[:, found.size :]
     cost = np.einsum("bn,bn->b", rows, rows) / found.scale + np.einsum("bn,bn->b", known, known)
     size = np.linalg.slogdet(ended.jacobian @ ended.jacobian.swapaxes(1, 2))[1]
-    logs = -0.5 * (cost + size) - np.log(prior.sd).sum(axis=1)
-    for k, world in enumerate(worlds):
-        tried[world] = (ended.x[k], float(logs[k]) + sum(_before(p, label, what) for label, what in
-                                                         zip(p.arms.labels, world, strict=True)))  # fmt: skip
+    before = [sum(_before(p, label, what) for label, what in zip(p.arms.labels, w, strict=True)) for w in worlds]
+    return ended.x, np.asarray(-0.5 * (cost + size) - np.log(prior.sd).sum(axis=1) + np.array(before))
 
 
 def _before(p: JointProblem, label: str, what: str) -> float:

@@ -18,7 +18,9 @@ from evbiodist.study.estimate import student
 FloatArray = NDArray[np.float64]
 #: How much stiffer a quantity is held than rows and priors hold it.
 _STIFF = 10.0
-_FIRST, _ROUNDS, _CLOSE = 0.8, 8, 0.02
+_FIRST, _ROUNDS, _CLOSE = 0.9, 6, 0.03
+#: Steps of a search at a point: it begins near its end.
+_STEPS = 20
 #: Further from the fit than this, on the logarithm, nothing limits a quantity: a factor of 1,000.
 _FAR = 7.0
 
@@ -138,7 +140,7 @@ def _advance(found: JointFit, active: Sequence[_Side], cost: float, limit: float
             J[mine, :, 0] = stiff[rows[mine], None] * slope
         return r, J
 
-    ended = minimise(found.problem, begin, extra=extra)
+    ended = minimise(found.problem, begin, extra=extra, most=_STEPS)
     for i, t in enumerate(active):
         value = float(t.function(ended.x[i : i + 1])[0][0])
         r = ended.residual[i, :-1]
