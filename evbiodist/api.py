@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
+from evbiodist.crossval.assay import AssayValidation, apply_assay
 from evbiodist.crossval.compare import TABLES, compare_labels
 from evbiodist.kinetics.analyse import Dosing, Dosings
 from evbiodist.kinetics.fitting.search import FitSettings
@@ -64,6 +65,7 @@ class CrossValidation:
     label_parameters, label_bias, alerts : how each label lies, and the case against it.
     identifiability, left_out, predicted, next_steps : what the answer rests on, how the rest predicts what was left out, and
         what to measure next.
+    assay_validation : of the readouts, where calibration data were given.
     notes : what was left out and why.
     """
 
@@ -78,6 +80,7 @@ class CrossValidation:
     left_out: pd.DataFrame
     predicted: pd.DataFrame
     next_steps: pd.DataFrame
+    assay_validation: pd.DataFrame
     notes: tuple[str, ...]
 
 
@@ -93,6 +96,7 @@ def crossvalidate(
     settings: CrossvalSettings | None = None,
     species: str = "mouse",
     weight_g: float | None = None,
+    assays: Mapping[str, AssayValidation] | None = None,
 ) -> CrossValidation:
     """Compare labels on their observations and bring them to one vesicle answer.
 
@@ -105,6 +109,7 @@ def crossvalidate(
     dosing : what every animal got, by (group, subject, label); an intravenous bolus without it.
     settings : control groups and what to leave out; `model`, `organ` and `scale` stand above it.
     species, weight_g : of the animals.
+    assays : of `evbiodist.crossval.assay.validate_assays`: their errors of reading are added to the observations'.
 
     Raises
     ------
@@ -121,6 +126,8 @@ def crossvalidate(
                 f"no observations of {', '.join(unknown)}; labels are {', '.join(sorted(set(observations['label'])))}"
             )
         observations = observations[observations["label"].isin(list(labels))]
+    if assays:
+        observations = apply_assay(observations, assays)
     given = dict(labels) if isinstance(labels, Mapping) else {}
     models = {
         str(n): label_model(str(n), given.get(str(n)) or Label.named(str(n)))
@@ -129,6 +136,7 @@ def crossvalidate(
     who = observations[["group", "subject", "label"]].drop_duplicates().itertuples(index=False, name=None)
     chosen = (settings or CrossvalSettings()).model_copy(update={"model": model, "organ": organ, "scale": scale})
     found = compare_labels(observations, models, dosing or {w: Dosing(route="iv_bolus") for w in who}, chosen,
-                           fitting=FitSettings(level=level), species=species, weight_g=weight_g)  # fmt: skip
+                           fitting=FitSettings(level=level), species=species, weight_g=weight_g,
+                           assays=assays)  # fmt: skip
     tables = {name: pd.DataFrame(getattr(found, name), columns=list(columns)) for name, columns in TABLES.items()}
     return CrossValidation(**tables, notes=tuple(found.notes))

@@ -413,10 +413,12 @@ def _held(text: str) -> tuple[str, float]:
 @click.option("--model", default=None, help="The vesicle's model, shared by all labels.")
 @click.option("--control", "controls", multiple=True, metavar="GROUP=KIND",
               help="What a control group got: free_label, background or vesicles; several times.")  # fmt: skip
+@click.option("--assay", default=None, help="Calibration data of the labels' readouts, for tables without a study.")
 @click.option("--no-joint", is_flag=True, help="Agreement and consensus only, without the joint label model.")
 def crossval(**given: Any) -> None:
     """Bring the labels of observations (TABLE, result folder or study) to one vesicle answer, and say how each lies."""
     from evbiodist.batch.pipeline import frame_of
+    from evbiodist.crossval.assay import apply_assay, read_assay, validate_assays
     from evbiodist.crossval.compare import TABLES, compare_labels
     from evbiodist.kinetics.analyse import fit_settings
     from evbiodist.kinetics.models.catalogue import needs_organs
@@ -436,8 +438,10 @@ def crossval(**given: Any) -> None:
     level = given["level"] or settings.kinetics.level
     fitting = fit_settings(settings.kinetics.model_copy(update={"level": level}))
     models = {name: label_model(name, entry.labels[name]) for name in labels}
+    assays = validate_assays(read_assay(given["assay"])) if given["assay"] else entry.assays
+    frame = apply_assay(frame, assays) if given["assay"] else frame
     found = compare_labels(frame, models, entry.dosing, settings.crossval, fitting=fitting, own=entry.own_models,
-                           species=entry.species, weight_g=entry.weight_g)  # fmt: skip
+                           species=entry.species, weight_g=entry.weight_g, assays=assays)  # fmt: skip
     for name, columns in TABLES.items():
         _save(given["out"], name, getattr(found, name), columns, tell)
     for note in found.notes:

@@ -21,6 +21,7 @@ from evbiodist.batch import store
 from evbiodist.batch.animals import AnimalsTask, process_any
 from evbiodist.batch.engine import one_thread, run_tasks
 from evbiodist.batch.scans import ScanResult, ScanTask
+from evbiodist.crossval.assay import AssayValidation, apply_assay, read_assay, validate_assays
 from evbiodist.crossval.compare import TABLES, Comparison, compare_labels
 from evbiodist.io.organ_tables import OrganTable
 from evbiodist.io.registry import read_table
@@ -36,7 +37,7 @@ from evbiodist.kinetics.designs.pooling import POOLED
 from evbiodist.kinetics.models.catalogue import Models, catalogue, read_models
 from evbiodist.study.constants import physiology
 from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
-from evbiodist.study.labels import label_model
+from evbiodist.study.labels import label_model, missing_controls
 from evbiodist.study.load import inside, is_there
 from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ObservationSource, ScanRecord, Settings, Study
 from evbiodist.study.problems import InputError, Problem, UnreadableImage, nearest
@@ -147,6 +148,34 @@ def own_models(study: Study) -> tuple[Models, list[Problem]]:
                             field="kinetics.models_file") for sentence in str(err).splitlines()]  # fmt: skip
 
 
+def assays_of(study: Study) -> tuple[dict[str, AssayValidation], list[Problem]]:
+    """Return how well each label's readout was calibrated, by the study's own table, and what is wrong with that."""
+    name = study.settings.crossval.assay
+    if not name:
+        return {}, []
+    try:
+        rows = read_assay(study.root / name)
+    except InputError as err:
+        return {}, list(err.problems)
+    strange = [Problem(name, label, "a label that study.toml declares", nearest(label, study.labels), field="label")
+               for label in sorted({r.label for r in rows} - set(study.labels))]  # fmt: skip
+    return ({}, strange) if strange else (validate_assays(rows), [])
+
+
+def with_assay(rows: Sequence[Observation], assays: Mapping[str, AssayValidation]) -> list[Observation]:
+    """Return rows with the error of their label's calibration in `se`, and those below its quantification limit marked."""
+    if not assays or not rows:
+        return list(rows)
+    table = apply_assay(frame_of([r.model_dump() for r in rows]), assays)
+    changed = zip(rows, table["se"], table["lloq"], table["below_lloq"], table["flags"], strict=True)
+    return [r.model_copy(update={"se": _or_none(se), "lloq": _or_none(lloq), "below_lloq": bool(below), "flags": flags})
+            for r, se, lloq, below, flags in changed]  # fmt: skip
+
+
+def _or_none(x: float) -> float | None:
+    return None if math.isnan(x) else float(x)
+
+
 def unknown_models(study: Study) -> list[Problem]:
     """Return a problem for every model that is neither in the catalogue nor in the study's own file."""
     own, problems = own_models(study)
@@ -170,7 +199,7 @@ def check(study: Study) -> list[Problem]:
 
     What `load_study` finds it raises itself; this looks into the observation tables and for the images.
     """
-    problems = [*check_tables(study)[1], *unknown_models(study), *missing_files(study)]
+    problems = [*check_tables(study)[1], *unknown_models(study), *assays_of(study)[1], *missing_files(study)]
     if study.settings.corrections.vessel_blood == "subtract" and not any(
         physiology(study.species, organ, "regional_blood_fraction") for organ in ("brain", "liver", "kidney")
     ):
@@ -204,7 +233,7 @@ def run_study(
     tell = progress or (lambda event: None)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tables, problems = check_tables(study)
-    problems += unknown_models(study)
+    problems += [*unknown_models(study), *assays_of(study)[1]]
     if problems:
         raise InputError(problems)
     inputs = [study.root / name for s in study.scans for name in (s.file, s.organs, s.photograph) if name]
@@ -244,7 +273,7 @@ def analyse(
         models = {name: label_model(name, label) for name, label in study.labels.items()}
         comparison = compare_labels(frame, models, dosing_of(study), study.settings.crossval, fits=fits, parameters=parameters,
                                     fitting=fit_settings(study.settings.kinetics), own=own, species=study.species,
-                                    weight_g=weight_g)  # fmt: skip
+                                    weight_g=weight_g, assays=assays_of(study)[0])  # fmt: skip
     tell({"event": "compared", "done": 1, "total": 1})
     return RunResult(None, observations, parameters, comparison, [], curves)
 
@@ -449,9 +478,10 @@ def _write_index(out: Path, done: Mapping[str, Any], records: Mapping[str, ScanR
 def correct(study: Study, scanned: Iterable[Observation], tables: Iterable[OrganTable]) -> list[Observation]:
     """Bring all observations to one footing: masses, decay, %ID, blood per gram, vessel blood; sorted."""
     settings = study.settings.corrections
-    rows = list(scanned)
+    assays = assays_of(study)[0]
+    rows = with_assay(list(scanned), assays)
     for table, source in zip(tables, study.observation_sources, strict=True):
-        found = list(table.rows)
+        found = with_assay(table.rows, assays)
         rows += correct_decay(found, study.labels) if settings.decay and not source.decay_corrected else found
     rows = [r if r.mass_g is not None or (mass := study.mass_g(r.subject, r.organ)) is None
             else r.model_copy(update={"mass_g": mass}) for r in rows]  # fmt: skip
@@ -461,7 +491,7 @@ def correct(study: Study, scanned: Iterable[Observation], tables: Iterable[Organ
     kept = [] if settings.decay else [r for r in rows if study.labels[r.label].half_life_h is not None]
     # an activity that was not corrected for decay is no share of the dose, so it stays in Bq
     rows = share_of_dose(held, {k: (d.dose, d.dose_unit) for k, d in given.items()}) + kept
-    rows = blood_per_gram(rows)
+    rows = with_assay(blood_per_gram(rows), assays)  # a curve in % of dose; rows that have its error keep it
     if settings.vessel_blood == "subtract":
         perfused = {(s.group, s.subject, s.label): s.perfused for s in study.subjects}
         for source in study.observation_sources:
@@ -474,11 +504,12 @@ def correct(study: Study, scanned: Iterable[Observation], tables: Iterable[Organ
 def dosing_of(study: Study) -> dict[tuple[str, str, str], Dosing]:
     """Return what every animal got, by (group, subject, label); tables without subjects by what the study says of them."""
     dosing = {
-        (s.group, s.subject, s.label): Dosing(s.dose, s.dose_unit, s.route, s.infusion_h or 0.0) for s in study.subjects
+        (s.group, s.subject, s.label): Dosing(s.dose, s.dose_unit, s.route, s.infusion_h or 0.0, s.perfused)
+        for s in study.subjects
     }
     for source in study.observation_sources:
         if source.label is not None:
-            given = Dosing(source.dose or math.nan, source.dose_unit or "", source.route)
+            given = Dosing(source.dose or math.nan, source.dose_unit or "", source.route, perfused=source.perfused)
             dosing.setdefault((source.group, source.subject, source.label), given)
     return dosing
 
@@ -596,12 +627,13 @@ def describe(study: Study, result: RunResult) -> dict[str, Any]:
 def missing_parts(study: Study) -> list[str]:
     """Return, as sentences, what a study of vesicles should hold and this one does not."""
     found = []
-    words = " ".join([s.group for s in study.subjects] + [s.group for s in study.observation_sources]).lower()
-    for control, hint in (("dye", "a dye-only arm processed like the vesicles"),
-                          ("free label", "an arm with the free label"),
-                          ("unlabelled", "unlabelled vesicles or untreated animals for the background")):  # fmt: skip
-        if control.split()[0] not in words:
-            found.append(f"No control named '{control}': {hint} would tell label from vesicle.")
+    groups = [*(s.group for s in study.subjects), *(s.group for s in study.observation_sources)]
+    there = (any(s.perfused for s in study.subjects), study.settings.imaging.standard is not None or not study.scans,
+             any(label.readout == "homogenate" for label in study.labels.values()))  # fmt: skip
+    groups += [
+        word for word, is_there in zip(("perfused", "dose_standard", "homogenate"), there, strict=True) if is_there
+    ]
+    found += missing_controls({name: label_model(name, label) for name, label in study.labels.items()}, groups)
     if study.subjects and not any(s.perfused for s in study.subjects):
         found.append("No animal was perfused: vessel blood is subtracted by published blood fractions.")
     if study.scans and study.settings.imaging.standard is None:

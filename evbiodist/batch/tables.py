@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evbiodist.batch.pipeline import check_tables, correct, dosing_of, mean_weight, own_models
+from evbiodist.batch.pipeline import assays_of, check_tables, correct, dosing_of, mean_weight, own_models
+from evbiodist.crossval.assay import AssayValidation
 from evbiodist.io.organ_tables import OrganTable, read_organ_table
 from evbiodist.kinetics.analyse import Dosing, Dosings
 from evbiodist.kinetics.models.catalogue import Models
@@ -33,6 +34,7 @@ class Entry:
     labels: Mapping[str, Label] = field(default_factory=dict)
     species: str = "mouse"
     weight_g: float | None = None
+    assays: Mapping[str, AssayValidation] = field(default_factory=dict)
 
 
 def enter(
@@ -119,6 +121,7 @@ def _as_study(
 def _from_study(path: Path) -> Entry:
     study = load_study(path)
     tables, problems = check_tables(study)
+    problems += assays_of(study)[1]
     if not problems and not tables:
         problems = [Problem(Path(path).name, "only images", "a study with observation tables",
                             "use evbiodist run, or evbiodist quantify first and then the result folder")]  # fmt: skip
@@ -132,7 +135,7 @@ def _from_study(path: Path) -> Entry:
 
 def _about(study: Study) -> dict[str, Any]:
     return {"own_models": own_models(study)[0], "labels": study.labels, "species": study.species,
-            "weight_g": mean_weight(study)}  # fmt: skip
+            "weight_g": mean_weight(study), "assays": assays_of(study)[0]}  # fmt: skip
 
 
 def _from_results(path: Path, given: Dosing) -> Entry:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evbiodist.crossval.agreement_table import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_rows, rank_rows
+from evbiodist.crossval.assay import ASSAY_COLUMNS, AssayValidation, assay_rows
 from evbiodist.crossval.consensus import COLUMNS, consensus_table
 from evbiodist.crossval.influence import INFLUENCE_COLUMNS, influence_rows
 from evbiodist.crossval.joint.answer import JointAnswer, joint_answer
@@ -84,6 +85,7 @@ class Comparison:
     label_parameters, label_bias, alerts : how each label lies.
     identifiability, left_out, predicted, next_steps : what the answer rests on, how it stands without a label, organ, time or
         animal, and what to measure next.
+    assay_validation : linearity, limits, precision and accuracy of each label's readout.
     notes : what was left out and why; what is missing.
     """
 
@@ -98,6 +100,7 @@ class Comparison:
     left_out: list[Row] = field(default_factory=list)
     predicted: list[Row] = field(default_factory=list)
     next_steps: list[Row] = field(default_factory=list)
+    assay_validation: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -106,7 +109,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "agreement": AGREEMENT_COLUMNS, "ranks": RANK_COLUMNS, "consensus": CONSENSUS_COLUMNS,
     "influence": (*_PLACE, *(c for c in INFLUENCE_COLUMNS if c not in _PLACE)), "label_parameters": LABEL_COLUMNS,
     "label_bias": BIAS_COLUMNS, "alerts": ALERT_COLUMNS, "identifiability": IDENTIFIED_COLUMNS, "left_out": LEFT_OUT_COLUMNS,
-    "predicted": PREDICTED_COLUMNS, "next_steps": NEXT_COLUMNS,
+    "predicted": PREDICTED_COLUMNS, "next_steps": NEXT_COLUMNS, "assay_validation": ASSAY_COLUMNS,
 }  # fmt: skip
 
 #: Columns of these tables that hold words, beside those that all tables share.
@@ -128,6 +131,7 @@ def compare_labels(
     own: Models | None = None,
     species: str = "mouse",
     weight_g: float | None = None,
+    assays: Mapping[str, AssayValidation] | None = None,
 ) -> Comparison:
     """Compare labels and bring them to one answer for every study and group of animals.
 
@@ -139,6 +143,7 @@ def compare_labels(
     settings : model, headline organ, control groups, what to leave out.
     fits, parameters : fits of single labels and rows of parameters.csv; made here where they lack the model.
     fitting, own : how models are fitted, and a user's own models; species, weight_g : of the animals.
+    assays : how well each label's readout was calibrated; its errors are in the observations already.
 
     Returns
     -------
@@ -154,6 +159,7 @@ def compare_labels(
     fits = fits or {}
     controls = CONTROL_GROUPS | settings.controls
     out = Comparison(agreement_rows(observations, fitting.level), rank_rows(observations))
+    out.assay_validation.extend(assay_rows(assays or {}))
     for (study, group), rows in _vesicle_groups(observations, controls):
         place = {"study": study, "group": group}
         mine = {label: fits[study, group, label, model] for label in sorted(set(rows["label"]))

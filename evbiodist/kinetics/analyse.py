@@ -45,12 +45,16 @@ _STEP = 1e-3
 
 @dataclass(frozen=True)
 class Dosing:
-    """What an animal got: amount, unit, route and how long an infusion took; NaN and empty where unknown."""
+    """What an animal got: amount, unit, route and how long an infusion took; NaN and empty where unknown.
+
+    `perfused` is how it ended: whether the blood was washed out of its vessels.
+    """
 
     dose: float = math.nan
     dose_unit: str = ""
     route: str = ""
     infusion_h: float = 0.0
+    perfused: bool = False
 
     def for_unit(self, unit: str) -> tuple[float, str]:
         """Return the dose that belongs to values in a unit: those in % of dose have a dose of 100 %."""

@@ -254,7 +254,7 @@ FLAGS: dict[str, Flag] = {
         ),
         Flag(
             "model_misfit",
-            "means lie further from the joint model's curves than the animals' scatter allows (p < 0.01)",
+            "means lie further from the joint model's curves than the animals' scatter allows (p < 0.001)",
             "do not quote the joint answer alone: look at the predictions without each label, and try another model",
         ),
         Flag(

@@ -131,6 +131,9 @@ def _read_tables(file: StudyFile, path: Path, problems: list[Problem]) -> Study:
     own = file.kinetics.models_file
     if own:
         _table_path(root, "models_file", own, path.name, problems, section="kinetics")
+    assay = file.crossval.assay
+    if assay:
+        _table_path(root, "assay", assay, path.name, problems, section="crossval")
     subjects = read_table(paths["subjects"], Subject, ("subject", "label"), problems) if paths.get("subjects") else []
     scans = read_table(paths["scans"], ScanRecord, ("scan",), problems) if paths.get("scans") else []
     masses = read_table(paths["masses"], Mass, ("subject", "organ"), problems) if paths.get("masses") else []
@@ -155,6 +158,7 @@ def _read_tables(file: StudyFile, path: Path, problems: list[Problem]) -> Study:
             *(n for n in names.values() if n),
             *(s.file for s in tables.observations),
             *((own,) if own else ()),
+            *((assay,) if assay else ()),
         ),
         scans_table=tables.scans or "scans.csv",
     )

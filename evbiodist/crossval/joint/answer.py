@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 Row = dict[str, Any]
 #: Probability of a misfit by chance below which it is flagged.
-_MISFIT = 0.01
+_MISFIT = 0.001
 #: Labels that a study without them might add: counted ones, because they bring a scale.
 _FURTHER = ("111In", "89Zr", "125I")
 #: Factor by which joint answer and consensus differ enough to be explained.
@@ -152,9 +152,12 @@ def joint_answer(
     ------
     ValueError : fewer than two labels that the model can use, routes that differ, a model of another route.
     """
-    arms = gather_arms(rows, settings.controls, species=species)
+    washed = {who: given.perfused for who, given in dosing.items()}
+    arms = gather_arms(rows, settings.controls, species=species, weight_g=weight_g, perfused=washed)
     if len(arms.labels) < 2:
         raise ValueError("; ".join(["fewer than two labels have rows that the joint model can use", *arms.notes]))
+    if not any("blood" in a.data.seen for a in arms.arms if a.kind == "vesicles"):
+        raise ValueError("no label was measured in blood, plasma or serum, and every model starts from its curve")
     models = {label: labels[label] if weight_g is None else labels[label].at_weight(weight_g)
               for label in sorted({a.label for a in arms.arms})}  # fmt: skip
     vesicle = build(settings.model, arms.organs if needs_organs(settings.model, own) else (), models=own, species=None)

@@ -5,7 +5,7 @@ An arm is one label given in one way: on vesicles, as free label, or not at all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from evbiodist.kinetics.fitting.data import FitData, clusters, gather
 from evbiodist.study.constants import physiology
+from evbiodist.study.corrections import BLOOD_DENSITY_RATIO
+from evbiodist.study.flags import split
 from evbiodist.study.vocabulary import BLOOD, NOT_ORGANS
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ _KINDS: dict[str, ArmKind] = {"vesicles": "vesicles", "free_label": "free_label"
 #: Units in which a reading is a share of the dose; in all others its scale is unknown.
 _SHARES = ("pct_id", "pct_id_per_g")
 _AMOUNTS = ("pct_id", "p_per_s", "bq", "particles", "au")
+#: Weight of an animal that nobody weighed: a mouse.
+_WEIGHT_G = 20.0
 #: How far off a calibration of the dose may be, on the logarithm.
 CALIBRATION_SD = 0.05
 
@@ -88,7 +92,7 @@ class Arms:
 
 def gather_arms(
     observations: pd.DataFrame, controls: Mapping[str, ArmKind] | None = None, *, species: str = "mouse",
-    only: Sequence[str] | None = None,
+    weight_g: float | None = None, perfused: Mapping[tuple[str, str, str], bool] | None = None,
 ) -> Arms:  # fmt: skip
     """Sort observations of one study and vesicle group, with its controls, into arms.
 
@@ -96,8 +100,9 @@ def gather_arms(
     ----------
     observations : columns of observations.csv; values below the limit are left out.
     controls : kind of arm by the name of the group, beside `CONTROL_GROUPS`.
-    species : whose vessels hold how much blood.
-    only : labels; all when None.
+    species, weight_g : whose vessels hold how much blood.
+    perfused : by (group, subject, label), for readings in units of their own, from which no blood was subtracted; animals that
+        are not named were not perfused.
 
     Returns
     -------
@@ -108,8 +113,6 @@ def gather_arms(
 
     kinds = CONTROL_GROUPS | dict(controls or {})
     seen = observations[observations["value"].notna() & ~observations["below_lloq"].astype(bool)]
-    if only is not None:
-        seen = seen[seen["label"].isin(only)]
     notes: list[str] = []
     arms: list[Arm] = []
     bloods: dict[str, list[float]] = {}
@@ -119,16 +122,40 @@ def gather_arms(
             continue
         whole = pd.concat([part.assign(matrix=name) for name, part in parts.items()])
         whole = whole.assign(kind=[kinds.get(str(g), "vesicles") for g in whole["group"]])
-        inside = whole["vessel_blood"].notna() & (whole["vessel_blood"] != 0)
+        taken = (whole["vessel_blood"].fillna(0.0) != 0).to_numpy(bool)
+        inside = taken | _blood_inside(whole, absolute, perfused or {})
         unperfused = whole["subject"].isin(whole.loc[inside, "subject"])
         for (word, vessels), mine in whole.groupby([whole["kind"], unperfused], sort=True):
             data = _rows_of(mine, species)
             arms.append(Arm(str(label), _KINDS[str(word)], absolute, bool(vessels), data, _animals(mine)))
-        for organ, mine in whole[inside].groupby("matrix"):
-            bloods.setdefault(str(organ), []).extend(_grams(mine, parts["blood"]) if "blood" in parts else [])
+        in_organs = (whole["matrix"] != "blood").to_numpy(bool)
+        for organ, mine in whole.assign(taken=taken)[inside & in_organs].groupby("matrix"):
+            own = _grams(mine[mine["taken"]], parts["blood"]) if "blood" in parts else []
+            bloods.setdefault(str(organ), []).extend(own or _expected_grams(str(organ), mine, species, weight_g))
     organs = sorted({name for arm in arms for name in arm.data.seen} - {"blood"})
     held = {organ: (float(np.median(g)), _vessel_sd(species, organ)) for organ, g in bloods.items() if g}
     return Arms(tuple(arms), tuple(organs), held, tuple(notes))
+
+
+def _blood_inside(
+    rows: pd.DataFrame, absolute: bool, perfused: Mapping[tuple[str, str, str], bool]
+) -> NDArray[np.bool_]:
+    """Return which rows hold the blood in their organ's vessels although nothing was subtracted."""
+    if absolute:
+        return np.array(["blood_in_organ" in split(str(cell)) for cell in rows["flags"]], dtype=np.bool_)
+    who = zip(rows["group"], rows["subject"], rows["label"], rows["matrix"], strict=True)
+    return np.array(
+        [m != "blood" and not perfused.get((str(g), str(s), str(x)), False) for g, s, x, m in who], dtype=np.bool_
+    )
+
+
+def _expected_grams(organ: str, rows: pd.DataFrame, species: str, weight_g: float | None) -> list[float]:
+    """Return the blood that an organ's vessels should hold, g: of its mass, or of a species' usual one."""
+    share = physiology(species, organ, "regional_blood_fraction")
+    usual = physiology(species, organ, "weight_fraction")
+    known = rows["mass_g"].dropna()
+    mass = float(known.median()) if len(known) else usual.value / 100 * (weight_g or _WEIGHT_G) if usual else 0.0
+    return [share.middle * mass * BLOOD_DENSITY_RATIO] if share and mass > 0 else []
 
 
 def _matrices(label: str, rows: pd.DataFrame, notes: list[str]) -> tuple[dict[str, pd.DataFrame], bool]:

@@ -145,6 +145,10 @@ def explore(found: JointFit) -> Worlds:
     worlds = tuple(tried)
     u = np.stack([tried[w][0] for w in worlds])
     logs = np.array([tried[w][1] for w in worlds])
+    if not np.isfinite(logs).any():
+        raise ValueError(
+            "the joint model cannot be evaluated on these data; look for labels with hardly any reading above zero"
+        )
     matter = np.flatnonzero(logs > logs.max() + np.log(_WORTH))
     return Worlds(p, labels, worlds, u, logs, {int(k): _fit_in(found, worlds[k], u[k]) for k in matter})
 
@@ -193,7 +197,8 @@ def _searched(found: JointFit, worlds: Sequence[World], begin: FloatArray, most:
     cost = np.einsum("bn,bn->b", rows, rows) / found.scale + np.einsum("bn,bn->b", known, known)
     size = np.linalg.slogdet(ended.jacobian @ ended.jacobian.swapaxes(1, 2))[1]
     before = [sum(_before(p, label, what) for label, what in zip(p.arms.labels, w, strict=True)) for w in worlds]
-    return ended.x, np.asarray(-0.5 * (cost + size) - np.log(prior.sd).sum(axis=1) + np.array(before))
+    logs = -0.5 * (cost + size) - np.log(prior.sd).sum(axis=1) + np.array(before)
+    return ended.x, np.where(np.isfinite(logs), logs, -np.inf)
 
 
 def _before(p: JointProblem, label: str, what: str) -> float:

@@ -48,7 +48,7 @@ def test_every_section_and_figure_is_there(text):
         assert f"<figcaption>{organ}</figcaption>" in text
     assert text.count("<svg") >= 8
     assert text.count("data:image/png;base64,") >= 6
-    assert "No control named 'dye'" in html.unescape(text)
+    assert "No dye-only arm, processed like the vesicles (DiR)" in html.unescape(text)
     assert "Simulated data." in text
     page = Page()
     page.feed(text)
