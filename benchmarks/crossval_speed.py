@@ -21,13 +21,17 @@ import numpy as np
 from side_by_side import medians, show
 
 import evbiodist as ev
+from evbiodist.crossval.agreement_table import agreement_rows, rank_rows
 from evbiodist.crossval.joint.arms import Arms, gather_arms
 from evbiodist.crossval.joint.average import average, average_biases
 from evbiodist.crossval.joint.fit import JointFit, fit_joint, minimise
 from evbiodist.crossval.joint.hypotheses import Worlds, explore
+from evbiodist.crossval.joint.identify import identified
 from evbiodist.crossval.joint.leave_out import leave_out
+from evbiodist.crossval.joint.plan import next_steps
 from evbiodist.crossval.joint.problem import JointProblem, build_problem
 from evbiodist.crossval.joint.profile import joint_profiles
+from evbiodist.crossval.joint.quantities import vesicle_quantities
 from evbiodist.kinetics.analyse import Dosing, Fits, model_parameters
 from evbiodist.kinetics.fitting.search import FitSettings
 from evbiodist.kinetics.models.catalogue import build
@@ -78,10 +82,19 @@ def single_fits(study: LabelStudy) -> Fits:
     return model_parameters(study.observations, dosing, [MODEL], FitSettings())[1]
 
 
-def rest(worlds: Worlds) -> None:
-    """Average quantities and biases over worlds."""
-    average(worlds, HEADLINE)
+def averages(worlds: Worlds) -> None:
+    """Average everything the tables ask for over worlds, and say what it rests on."""
+    p = worlds.best.problem
+    names = [*vesicle_quantities(p.vesicle, p.arms.organs, list(p.arms.vessel_blood)), *p.names[len(p.vesicle.names) :]]
+    average(worlds, names)
     average_biases(worlds)
+    identified(worlds.best, names)
+
+
+def compared(study: LabelStudy) -> None:
+    """Set labels against each other as they were read."""
+    agreement_rows(study.observations)
+    rank_rows(study.observations)
 
 
 def stages(case: Case, found: JointFit, worlds: Worlds) -> dict[str, Callable[[], object]]:
@@ -91,9 +104,11 @@ def stages(case: Case, found: JointFit, worlds: Worlds) -> dict[str, Callable[[]
         "joint fit": case.fit,
         "worlds of faithful and lying labels": lambda: explore(found),
         f"profiles of {len(HEADLINE)} headline quantities": lambda: joint_profiles(worlds.best, HEADLINE),
-        "averages over worlds": lambda: rest(worlds),
+        "averages over worlds, identifiability": lambda: averages(worlds),
         "leave one label out": lambda: leave_out(worlds, ["label"], HEADLINE[:1]),
         "leave one organ, time, animal out": lambda: leave_out(worlds, ["organ", "time", "animal"], HEADLINE[:1]),
+        "next steps": lambda: next_steps(worlds.best, case.models, HEADLINE[0]),
+        "agreement and ranks": lambda: compared(case.study),
     }
 
 
@@ -105,19 +120,22 @@ def residual(problem: JointProblem, u: FloatArray) -> FloatArray:
     return np.concatenate([r, problem.prior.residual(u[None])[0]], axis=1)[0]
 
 
-def by_lmfit(problem: JointProblem, begin: FloatArray, evaluations: int) -> FloatArray:
-    """Return where lmfit stands after some evaluations."""
+def by_lmfit(problem: JointProblem, begin: FloatArray, evaluations: int) -> float:
+    """Return the least sum of squares that lmfit saw in some evaluations."""
     parameters = lmfit.Parameters()
     for i, value in enumerate(begin):
         parameters.add(f"u{i}", float(value))
-    far = np.full(problem.rows.size + problem.size, 1e6)  # lmfit refuses what is not a number
+    costs = []
 
     def function(p: lmfit.Parameters) -> FloatArray:
         r = residual(problem, np.array(list(p.valuesdict().values())))
-        return r if np.isfinite(r).all() else far
+        r = np.where(np.isfinite(r), np.clip(r, -1e6, 1e6), 1e6)  # lmfit refuses what is not a number
+        costs.append(float(r @ r))
+        return r
 
-    out = lmfit.minimize(function, parameters, method="leastsq", max_nfev=evaluations, calc_covar=False)
-    return np.array(list(out.params.valuesdict().values()))
+    with np.errstate(all="ignore"):
+        lmfit.minimize(function, parameters, method="leastsq", max_nfev=evaluations, calc_covar=False)
+    return min(costs)
 
 
 def against_lmfit(case: Case, evaluations: int, repeats: int) -> None:
@@ -126,8 +144,8 @@ def against_lmfit(case: Case, evaluations: int, repeats: int) -> None:
     ended = minimise(problem, begin[None])
     ours = residual(problem, ended.x[0])
     np.testing.assert_allclose(ours, ended.residual[0], atol=1e-8)
-    theirs = by_lmfit(problem, ended.x[0], problem.size + 20)  # from our optimum it must find no better one
-    better = float(ours @ ours) - float(np.sum(residual(problem, theirs) ** 2))
+    # from our optimum it must find no better one
+    better = float(ours @ ours) - by_lmfit(problem, ended.x[0], 3 * (problem.size + 1))
     if better > 0.5:
         raise SystemExit(f"lmfit finds a sum of squares lower by {better:.2g} than ours: the answers do not agree")
     way = "one search, exact derivatives, same start"
@@ -138,9 +156,9 @@ def against_lmfit(case: Case, evaluations: int, repeats: int) -> None:
     whole = each * steps * (problem.size + 1)
     show(f"One search of {problem.size} coordinates, {problem.rows.size} means and as many priors as coordinates",
          {way: times[way], f"lmfit, extrapolated to {steps} steps": whole}, way)  # fmt: skip
-    reached = residual(problem, by_lmfit(problem, begin, evaluations))
-    print(f"  lmfit was stopped after {evaluations} evaluations ({times[LMFIT]:.2f} s, {each * 1e3:.2f} ms each). Its sum of "
-          f"squares was then {reached @ reached:.0f}, ours at the end {ours @ ours:.0f}. Extrapolated: as many steps as ours, "
+    reached = by_lmfit(problem, begin, evaluations)
+    print(f"  lmfit was stopped after {evaluations} evaluations ({times[LMFIT]:.2f} s, {each * 1e3:.2f} ms each). The least sum of "
+          f"squares it saw was {reached:.0f}, ours at the end {ours @ ours:.0f}. Extrapolated: as many steps as ours, "
           f"{problem.size} + 1 evaluations a step.")  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from evbiodist.crossval.assay import ASSAY_COLUMNS, AssayValidation, assay_rows
 from evbiodist.crossval.consensus import COLUMNS, consensus_table
 from evbiodist.crossval.influence import INFLUENCE_COLUMNS, influence_rows
 from evbiodist.crossval.joint.answer import JointAnswer, joint_answer
+from evbiodist.crossval.joint.answer_rows import answer_rows
 from evbiodist.crossval.joint.arms import CONTROL_GROUPS
 from evbiodist.kinetics.analyse import Dosings, Fits, model_parameters
 from evbiodist.kinetics.fitting.search import FitSettings
@@ -275,6 +276,6 @@ def _order(name: str, organ: str) -> tuple[int, str, int]:
 
 def _add_answer(out: Comparison, place: Row, answer: JointAnswer) -> None:
     """Add the joint model's own tables."""
-    for table in fields(answer.tables):
-        getattr(out, table.name).extend({**place, **row} for row in getattr(answer.tables, table.name))
+    for name, rows in answer_rows(answer).items():
+        getattr(out, name).extend({**place, **row} for row in rows)
     out.notes.extend(note for note in answer.notes if note not in out.notes)

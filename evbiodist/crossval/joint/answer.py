@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evbiodist.crossval.joint.alerts import Alert, alerts, undecided
-from evbiodist.crossval.joint.arms import Arms, gather_arms
+from evbiodist.crossval.joint.arms import gather_arms
 from evbiodist.crossval.joint.average import Averaged, average, average_biases
 from evbiodist.crossval.joint.bias import LabelBias
-from evbiodist.crossval.joint.compose import EFFICIENCY, FREE_IN
 from evbiodist.crossval.joint.fit import fit_joint
 from evbiodist.crossval.joint.hypotheses import Worlds, explore
-from evbiodist.crossval.joint.identify import Identified, identified, structural_rank
+from evbiodist.crossval.joint.identify import Identified, identified
 from evbiodist.crossval.joint.leave_out import LeftOut, leave_out
 from evbiodist.crossval.joint.plan import NextStep, next_steps
 from evbiodist.crossval.joint.profile import JointProfile, joint_profiles
@@ -26,9 +25,8 @@ from evbiodist.kinetics.analyse import Dosings, by_vessel, common_dosing
 from evbiodist.kinetics.models.catalogue import Models, build, needs_organs
 from evbiodist.kinetics.models.graph import RateGraph
 from evbiodist.kinetics.models.inputs import Doses
-from evbiodist.study.estimate import student
 from evbiodist.study.flags import join
-from evbiodist.study.labels import NUISANCE, LabelModel, catalogue, label_model, missing_controls
+from evbiodist.study.labels import LabelModel, catalogue, label_model, missing_controls
 from evbiodist.study.model import CrossvalSettings, Label
 from evbiodist.study.units import derive
 
@@ -48,19 +46,6 @@ _APART = 1.25
 
 
 @dataclass(frozen=True, eq=False)
-class AnswerTables:
-    """Rows of the joint model's tables, without study and group."""
-
-    label_parameters: list[Row] = field(default_factory=list)
-    label_bias: list[Row] = field(default_factory=list)
-    alerts: list[Row] = field(default_factory=list)
-    identifiability: list[Row] = field(default_factory=list)
-    left_out: list[Row] = field(default_factory=list)
-    predicted: list[Row] = field(default_factory=list)
-    next_steps: list[Row] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
 class JointAnswer:
     """What all labels together say of the vesicle.
 
@@ -69,8 +54,9 @@ class JointAnswer:
     worlds : what labels may be, with a fit in each that matters; profiles : of the headline quantities.
     quantities : averaged, by name, on the logarithm; units : of each with the factor to it.
     cases : against labels, the strongest first; biases : of labels.
-    known : from where quantities are known, by name; tables, notes : rows and sentences.
-    level : of intervals.
+    known : from where quantities and coordinates are known, by name; level : of intervals.
+    left_out, steps : predictions of what was left out, and what to measure next for the quantity `aim`.
+    models : of labels, for an animal of this weight; notes : sentences.
     """
 
     worlds: Worlds
@@ -81,8 +67,11 @@ class JointAnswer:
     biases: Sequence[LabelBias]
     known: Mapping[str, Identified]
     level: float
-    tables: AnswerTables = field(default_factory=AnswerTables)
-    notes: list[str] = field(default_factory=list)
+    left_out: Sequence[LeftOut]
+    steps: Sequence[NextStep]
+    models: Mapping[str, LabelModel]
+    aim: str
+    notes: Sequence[str]
 
     @property
     def last_h(self) -> float:
@@ -174,20 +163,16 @@ def joint_answer(
     averaged = average(worlds, names, level, profiles)
     biases = average_biases(worlds)
     cases = alerts(worlds, biases, level)
-    known = {i.name: i for i in identified(worlds.best, [*averaged, *_nuisance(worlds)])}
-    answer = JointAnswer(worlds, profiles, averaged, {n: _unit(n) for n in averaged}, cases, biases, known, level)
+    nuisance = worlds.best.problem.names[len(vesicle.names) :]
+    known = {i.name: i for i in identified(worlds.best, [*averaged, *nuisance])}
     aim = next((n for n in headline if n in averaged), "")
-    _label_rows(answer, models)
-    _bias_rows(answer)
-    _alert_rows(answer)
-    _identified_rows(answer)
-    _left_out_rows(answer, leave_out(worlds, settings.leave_out, [aim] if aim else [], level), aim)
-    if aim:
-        further = [label_model(n, Label(kind="radioactive", isotope=catalogue()[n].isotope)) for n in _FURTHER]
-        steps = next_steps(worlds.best, models, aim, animals=settings.next_animals, further=further)
-        _step_rows(answer, steps, aim)
-    answer.notes.extend(_notes(answer, arms, models, rows, given.route))
-    return answer
+    further = [label_model(n, Label(kind="radioactive", isotope=catalogue()[n].isotope)) for n in _FURTHER]
+    steps = next_steps(worlds.best, models, aim, animals=settings.next_animals, further=further) if aim else []
+    return JointAnswer(
+        worlds, profiles, averaged, {n: _unit(n) for n in averaged}, cases, biases, known, level,
+        left_out=leave_out(worlds, settings.leave_out, [aim] if aim else [], level), steps=steps, models=models, aim=aim,
+        notes=_notes(worlds, cases, models, sorted(set(rows["group"].astype(str)))),
+    )  # fmt: skip
 
 
 def _starts(vesicle: RateGraph, fits: Mapping[str, FitResult]) -> FloatArray:
@@ -215,171 +200,18 @@ def _unit(name: str) -> tuple[str, float]:
     return unit.unit, unit.factor
 
 
-def _nuisance(worlds: Worlds) -> list[str]:
-    p = worlds.best.problem
-    return list(p.names[len(p.vesicle.names) :])
-
-
-def _parts(name: str) -> tuple[str, str, str]:
-    """Return label, parameter and organ of a coordinate's name."""
-    label, _, own = name.rpartition(".")
-    for part in (EFFICIENCY, FREE_IN, "background", "vessel_blood"):
-        if own.startswith(f"{part}_"):
-            return label, part, own.removeprefix(f"{part}_")
-    return label, own, ""
-
-
-_UNITS = {"scale": "1", "free_ka": "1/h", "vessel_blood": "g", "background": "au"} | {
-    k: v[0] for k, v in NUISANCE.items()
-}
-
-
-def _label_rows(answer: JointAnswer, models: Mapping[str, LabelModel]) -> None:
-    """Add what the study says of each label's own parameters, beside what was known before."""
-    best = answer.worlds.best
-    p = best.problem
-    averaged = average(answer.worlds, _nuisance(answer.worlds), answer.level)
-    for name, a in averaged.items():
-        label, parameter, organ = _parts(name)
-        i = p.names.index(name)
-        own = answer.worlds.catalogue.prior  # before the study: the catalogue's, not that of a world
-        linear, logit = parameter == "background", parameter == "free_fraction"
-        shown = [_shown(x, linear, logit) for x in (a.middle, a.low, a.high)]
-        before = [_shown(own.centre[i] + k * own.sd[i], linear, logit) for k in (0.0, -1.96, 1.96)]
-        known = models[label].prior(parameter, organ or None) if parameter in NUISANCE and label else None
-        learned = 100 * (1 - min(a.sd / own.sd[i], 1.0))
-        answer.tables.label_parameters.append({
-            "label": label or "all", "parameter": parameter, "organ": organ, "value": shown[0], "ci_low": shown[1],
-            "ci_high": shown[2], "unit": _UNITS.get(parameter, ""), "prior_median": before[0], "prior_low": before[1],
-            "prior_high": before[2], "prior_source": known.source if known else _SOURCES.get(parameter, ""),
-            "learned_pct": learned, "flags": join({"rests_on_priors"} if learned < 20 else set()),
-            "reason": answer.known[name].reason if name in answer.known else ""})  # fmt: skip
-
-
-_SOURCES = {"scale": "calibration of the dose: judgement", "vessel_blood": "regional blood fraction of the species",
-            "free_ka": "judgement", "background": "size of the readings"}  # fmt: skip
-
-
-def _shown(x: float, linear: bool, logit: bool) -> float:
-    if linear:
-        return float(x)
-    return float(1 / (1 + np.exp(-x))) if logit else float(np.exp(np.clip(x, -700, 700)))
-
-
-def _bias_rows(answer: JointAnswer) -> None:
-    reach = student(answer.level, answer.worlds.best.df)
-    for b in answer.biases:
-        for organ, log_ratio, se in zip(b.organs, b.log_ratio, b.se, strict=True):
-            ratio, low, high = (float(np.exp(log_ratio + d * se)) for d in (0.0, -reach, reach))
-            answer.tables.label_bias.append({
-                "label": b.label, "organ": organ, "ratio": ratio, "ratio_low": low, "ratio_high": high, "relative": b.relative,
-                "reason": "the label has no scale, so organs are told against each other only" if b.relative else ""})  # fmt: skip
-
-
-def _alert_rows(answer: JointAnswer) -> None:
-    for c in answer.cases:
-        answer.tables.alerts.append({"label": c.label, "accused": c.accused, "log10_odds": c.log10_odds, "what": c.what,
-                                     "organ": c.organ, "ratio": c.ratio, "ratio_low": c.low, "ratio_high": c.high,
-                                     "evidence": c.sentence})  # fmt: skip
-
-
-def _identified_rows(answer: JointAnswer) -> None:
-    best = answer.worlds.best
-    for name, a in answer.quantities.items():
-        known = answer.known.get(name)
-        if known is None:
-            continue
-        unit, factor = answer.units[name]
-        value, low, high = (factor * math.exp(min(x, 700.0)) for x in (a.middle, a.low, a.high))
-        profile = answer.profiles.get(name)
-        ends = "" if profile is None else "open" if profile.open else "closed"
-        answer.tables.identifiability.append({
-            "quantity": name, "value": value, "ci_low": low, "ci_high": high, "unit": unit, "relative_se": a.sd,
-            "prior_relative_se": known.before, "labels_only_relative_se": known.alone, "determined_by": known.source,
-            "interval": ends, "reason": known.reason})  # fmt: skip
-    rank = structural_rank(best)
-    blind = f"; rows alone say nothing about {', '.join(rank.blind)}" if rank.blind else ""
-    answer.tables.identifiability.append({
-        "quantity": "structural rank", "value": float(rank.rank), "unit": f"of {rank.size}", "determined_by": "labels",
-        "reason": f"rows alone determine {rank.rank} of {rank.size} directions of all parameters{blind}"})  # fmt: skip
-    for c in answer.cases:
-        separable, why = _separable(best.problem.arms, c.label)
-        answer.tables.identifiability.append({
-            "quantity": f"{c.label}: the label changed the vesicle, or misread it",
-            "determined_by": "labels" if separable else "nothing", "reason": why})  # fmt: skip
-
-
-def _separable(arms: Arms, label: str) -> tuple[bool, str]:
-    """Return whether a label that changed its vesicle can be told from one that misread it, and why."""
-    mine = {who for a in arms.arms if a.label == label and a.kind == "vesicles" for who in a.animals}
-    shared = {a.label for a in arms.arms if a.label != label and a.kind == "vesicles" and mine & set(a.animals)}
-    if shared:
-        return (
-            True,
-            f"animals carry {label} and {', '.join(sorted(shared))} on the same vesicles, so both saw the same kinetics",
-        )
-    if any(a.label == label and a.kind == "free_label" for a in arms.arms):
-        return False, ("not separable for the vesicle itself; the free-label arm tells how much of the difference free label "
-                       "explains")  # fmt: skip
-    return False, "not separable: no animal carries two labels and no control arm breaks it"
-
-
-def _left_out_rows(answer: JointAnswer, sets: Sequence[LeftOut], aim: str) -> None:
-    whole = answer.quantities.get(aim)
-    for kind in dict.fromkeys(s.kind for s in sets):
-        mine = [s for s in sets if s.kind == kind]
-        order = sorted((s for s in mine if math.isfinite(s.log_density)), key=lambda s: -s.log_density)
-        for s in mine:
-            row: Row = {"kind": kind, "left_out": s.name, "rank": order.index(s) + 1 if s in order else math.nan, "n": s.n,
-                        "log_density": s.log_density, "coverage_pct": 100 * s.coverage, "quantity": aim, "reason": s.reason,
-                        "bias_by_organ": "; ".join(f"{o} {math.exp(b):.2f}" for o, b in s.bias.items())}  # fmt: skip
-            if s.dropped:
-                row["reason"] = "; ".join(
-                    x for x in (s.reason, f"{s.dropped} readings at or below zero have no logarithm") if x
-                )
-            if aim in s.answers and whole is not None:
-                middle, sd = s.answers[aim]
-                factor = answer.units[aim][1]
-                row |= {"value": factor * math.exp(middle), "ci_low": factor * math.exp(middle - 1.96 * sd),
-                        "ci_high": factor * math.exp(min(middle + 1.96 * sd, 700.0)),
-                        "change_pct": 100 * (math.exp(min(middle - whole.middle, 700.0)) - 1)}  # fmt: skip
-            answer.tables.left_out.append(row)
-            _predicted_rows(answer, s)
-
-
-def _predicted_rows(answer: JointAnswer, s: LeftOut) -> None:
-    if s.predicted is None or s.kind == "animal":
-        return
-    c = s.predicted
-    for k in np.lexsort((c.time_h, np.array(c.organ), np.array(c.label))):
-        answer.tables.predicted.append({
-            "kind": s.kind, "left_out": s.name, "label": c.label[k], "organ": c.organ[k], "time_h": float(c.time_h[k]),
-            "seen": float(c.seen[k]), "predicted": float(c.median[k]), "low": float(c.low[k]), "high": float(c.high[k]),
-            "unit": c.unit[k]})  # fmt: skip
-
-
-def _step_rows(answer: JointAnswer, steps: Sequence[NextStep], aim: str) -> None:
-    for rank, step in enumerate(steps, 1):
-        answer.tables.next_steps.append({
-            "rank": rank, "quantity": aim, "kind": step.kind, "label": step.label, "times_h": ";".join(f"{t:g}" for t in step.times_h),
-            "animals": step.animals, "gain_pct": step.gain_pct, "relative_se_now": step.sd_now, "relative_se_then": step.sd_then,
-            "step": step.words})  # fmt: skip
-
-
 def _notes(
-    answer: JointAnswer, arms: Arms, models: Mapping[str, LabelModel], rows: pd.DataFrame, route: str
+    worlds: Worlds, cases: Sequence[Alert], models: Mapping[str, LabelModel], groups: Sequence[str]
 ) -> list[str]:
     """Return what a reader has to know beside the tables."""
-    notes = list(arms.notes)
-    both = undecided(answer.cases)
-    notes += [both] if both else []
-    best = answer.worlds.best
+    best = worlds.best
+    arms = best.problem.arms
+    notes = [*arms.notes, *([both] if (both := undecided(cases)) else [])]
     if best.misfit_p < _MISFIT:
         notes.append(f"the joint model misses what the means show (lack of fit, p = {best.misfit_p:.1g}): the vesicle's kinetics or a "
                      "label's errors are not among those it knows")  # fmt: skip
-    present = [
-        *sorted(set(rows["group"].astype(str))),
-        *(["perfused"] if any(not a.vessels for a in arms.arms) else []),
-    ]
-    notes += missing_controls({m: models[m] for m in arms.labels}, present)
-    return notes
+    on = [a for a in arms.arms if a.kind == "vesicles"]
+    there = {"perfused": any(not a.vessels for a in on), "dose_standard": all(a.absolute for a in on),
+             "homogenate": any(models[label].readout == "homogenate" for label in arms.labels)}  # fmt: skip
+    present = [*groups, *(word for word, found in there.items() if found)]
+    return notes + missing_controls({label: models[label] for label in arms.labels}, present)

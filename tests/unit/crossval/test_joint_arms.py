@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from evbiodist.crossval.joint.arms import CONTROL_GROUPS, gather_arms
+from evbiodist.crossval.joint.compose import labelled
 from evbiodist.crossval.joint.rows import lay_out
 from evbiodist.kinetics.models.catalogue import build
-from evbiodist.crossval.joint.compose import labelled
 from evbiodist.study.constants import physiology
+from evbiodist.study.corrections import BLOOD_DENSITY_RATIO
 
 BLANK = {"study": "s", "group": "mice", "se": 0.1, "unit": "pct_id", "mass_g": np.nan, "lloq": np.nan, "below_lloq": False,
          "flags": "", "source": "t", "se_systematic": np.nan, "sd": np.nan, "n": np.nan, "vessel_blood": np.nan}  # fmt: skip
@@ -161,9 +162,24 @@ def test_infinite_values_are_left_out():
     assert np.isfinite(gather_arms(rows).arms[0].data.value).all()
 
 
-def test_only_takes_the_labels_asked_for():
-    rows = table(*curve("a", "blood"), *curve("b", "blood"))
-    assert gather_arms(rows, only=["b"]).labels == ("b",)
+def test_readings_in_units_of_their_own_hold_their_vessels_blood_unless_perfused():
+    """Nothing was subtracted from them, so the model has to know of the blood that an organ usually holds."""
+    rows = table(*curve("a", "blood", unit="au"), *curve("a", "brain", unit="au", mass_g=0.4))
+    arms = gather_arms(rows)
+    assert arms.arms[0].vessels and not arms.arms[0].absolute
+    share = physiology("mouse", "brain", "regional_blood_fraction").middle
+    assert arms.vessel_blood["brain"][0] == pytest.approx(share * 0.4 * BLOOD_DENSITY_RATIO)
+    washed = gather_arms(rows, perfused={("mice", s, "a"): True for s in rows["subject"]})
+    assert not washed.arms[0].vessels and washed.vessel_blood == {}
+    assert values_of(washed.arms[0], "brain") == values_of(arms.arms[0], "brain") == [2.0, 4.0, 8.0]
+
+
+def test_organs_flagged_as_holding_blood_have_vessels():
+    rows = table(*curve("a", "blood"), *curve("a", "brain", flags="blood_in_organ", mass_g=0.4))
+    arms = gather_arms(rows)
+    assert arms.arms[0].vessels and arms.arms[0].absolute and "brain" in arms.vessel_blood
+    plain = gather_arms(rows.assign(flags=""))
+    assert not plain.arms[0].vessels and plain.vessel_blood == {}
 
 
 def sets_of(rows):

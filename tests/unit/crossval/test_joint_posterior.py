@@ -88,9 +88,11 @@ def only_prior(centre: float, sd: float = 0.5, heavy: bool = False) -> JointFit:
 
 
 @pytest.fixture
-def installed():
+def installed(monkeypatch):
+    """The extra's libraries, and a warm-up that is long enough for few coordinates."""
     pytest.importorskip("mici")
     pytest.importorskip("arviz_stats")
+    monkeypatch.setattr(posterior, "_PILOT", ((10, 20),))
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +116,20 @@ def test_straight_rows_and_normal_priors_give_the_normal_posterior(installed) ->
     p = found.problem
     inverse = np.linalg.inv(p.slopes @ p.slopes.T / found.scale + np.diag(1 / p.prior.sd**2))
     mean, sd = inverse @ (p.slopes @ p.value / found.scale), np.sqrt(np.diag(inverse))
-    got = sample_joint(in_worlds([found], [1.0]), p.names, draws=1000, seed=1)
+    got = sample_joint(in_worlds([found], [1.0]), p.names, draws=600, seed=1)
     scale, fraction = np.log(got.draws[:, 0]), np.log(got.draws[:, 1] / (1 - got.draws[:, 1]))
     for x, m, s, worth in zip((scale, fraction), mean, sd, got.ess_bulk, strict=True):
         assert abs(x.mean() - m) < 4 * s / np.sqrt(worth)
         assert x.std() == pytest.approx(s, rel=4 / np.sqrt(2 * worth))
     assert np.corrcoef(scale, fraction)[0, 1] == pytest.approx(inverse[0, 1] / sd.prod(), abs=0.15)
-    assert got.draws.shape == (1000, 2)
+    assert got.draws.shape == (600, 2)
     assert (got.r_hat < 1.05).all()
     assert got.divergences == 0
     assert got.notes == ()
 
 
 def test_a_heavy_prior_is_students_t(installed) -> None:
-    got = sample_joint(in_worlds([only_prior(2.0, heavy=True)], [1.0]), ["A.background_liver"], draws=2000, seed=5)
+    got = sample_joint(in_worlds([only_prior(2.0, heavy=True)], [1.0]), ["A.background_liver"], draws=800, seed=5)
     z = (got.draws[:, 0] - 2.0) / 0.5
     worth = min(got.ess_bulk[0], got.ess_tail[0])
     assert worth > 200
@@ -144,7 +146,7 @@ def test_a_heavy_prior_gives_way_as_the_integral_says(installed) -> None:
     log = -0.5 * rows + stats.norm.logpdf(grid[..., 0]) + stats.t(4, scale=0.3).logpdf(grid[..., 1])
     weight = np.exp(log - log.max())
     truth = [(weight * grid[..., k]).sum() / weight.sum() for k in range(2)]
-    got = sample_joint(in_worlds([found], [1.0]), p.names, draws=1000, seed=2)
+    got = sample_joint(in_worlds([found], [1.0]), p.names, draws=600, seed=2)
     for x, m, worth in zip(
         (np.log(got.draws[:, 0]), np.log(got.draws[:, 1] / (1 - got.draws[:, 1]))), truth, got.ess_bulk, strict=True
     ):
@@ -204,9 +206,9 @@ def test_where_the_model_cannot_be_evaluated_there_is_no_density(study) -> None:
 
 
 def test_a_study_is_sampled_in_its_own_units(installed, study, monkeypatch) -> None:
-    monkeypatch.setattr(posterior, "_PILOT", ((5, 5),))
-    monkeypatch.setattr(posterior, "_WARM_UP", 10)
-    monkeypatch.setattr(posterior, "_DEPTH", 4)
+    monkeypatch.setattr(posterior, "_WARM_UP", 5)
+    monkeypatch.setattr(posterior, "_ROUGH_DEPTH", 2)
+    monkeypatch.setattr(posterior, "_DEPTH", 3)
     names = ["brain_uptake_pct_id", "half_life", "cl", "v", "DiR.free_fraction", "DiR.release"]
     got = sample_joint(in_worlds([study], [1.0]), names, draws=100, seed=1)
     assert got.units[:4] == ("pct_id", "h", "g/h", "g")
@@ -227,7 +229,8 @@ def drawn(x, **more) -> JointPosterior:
 
 def test_estimates_are_quantiles_of_the_draws() -> None:
     (one,) = drawn(np.arange(101.0)).estimates
-    assert (one.value, one.ci_low, one.ci_high, one.n, one.unit) == (50, 10, 90, 7, "g/h")
+    assert (one.value, one.ci_low, one.ci_high) == pytest.approx((50, 10, 90))
+    assert (one.n, one.unit) == (7, "g/h")
     assert one.se == pytest.approx(np.sqrt(101 * 102 / 12))
     assert one.flags == ("imprecise",)
     assert drawn(np.arange(101.0) + 1000).estimates[0].flags == ()
