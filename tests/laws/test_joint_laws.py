@@ -87,7 +87,12 @@ def test_free_label_mixes_with_vesicles_in_proportion():
 
 
 def draw(seed, **more):
-    given = {"labels": ("DiR", "111In"), "organs": ("liver", "brain"), "times_h": (0.083, 0.5, 2.0, 8.0, 24.0), "animals": 3}
+    given = {
+        "labels": ("DiR", "111In"),
+        "organs": ("liver", "brain"),
+        "times_h": (0.083, 0.5, 2.0, 8.0, 24.0),
+        "animals": 3,
+    }
     return LabelStudy.draw(np.random.default_rng(seed), **(given | more))
 
 
@@ -108,7 +113,9 @@ def problem_of(observations, models, model="plasma_with_organs"):
 @pytest.fixture(scope="module")
 def controlled():
     """Free-label, background and perfused arms, and a label in arbitrary units."""
-    study = draw(21, controls=("free_label", "unlabelled", "perfused"), arbitrary=("DiR",), animals=2, world="catalogue")
+    study = draw(
+        21, controls=("free_label", "unlabelled", "perfused"), arbitrary=("DiR",), animals=2, world="catalogue"
+    )
     return problem_of(study.observations, models_of(study))
 
 
@@ -122,7 +129,8 @@ def test_derivatives_of_residuals_are_exact(controlled, masked):
     rng = np.random.default_rng(2)
     p = controlled
     assert {a.kind for a in p.arms.arms} == {"vesicles", "free_label", "background"}
-    assert p.prior.heavy.any() and not all(a.absolute for a in p.arms.arms)
+    assert p.prior.heavy.any()
+    assert not all(a.absolute for a in p.arms.arms)
     u = p.prior.centre + 0.7 * np.minimum(p.prior.sd, 1.0) * rng.standard_normal(p.size)
     keep = np.where(rng.random(p.rows.size) < 0.3, 0.0, 1.0)[None] if masked else None
     keep = keep if keep is None else np.where(rng.random(keep.shape) < 0.3, keep * np.sqrt(0.5), keep)
@@ -247,7 +255,9 @@ def test_names_of_labels_do_not_matter(settled):
 
 def scaled(table, label, factor):
     mine = (table["label"] == label).to_numpy()
-    return table.assign(**{c: np.where(mine, table[c] * factor, table[c]) for c in ("value", "se", "se_systematic", "vessel_blood")})
+    return table.assign(
+        **{c: np.where(mine, table[c] * factor, table[c]) for c in ("value", "se", "se_systematic", "vessel_blood")}
+    )
 
 
 def test_arbitrary_units_of_a_label_do_not_matter():
@@ -271,7 +281,9 @@ def sds(study, observations):
     arms = gather_arms(observations)
     vesicle = build("plasma_with_organs", arms.organs)
     found = fit_joint(vesicle, arms, models_of(study), DOSE, true_start(study, vesicle)[None])
-    gradients = [log_quantity(found.problem, n)(found.u[None])[1][0] for n in ("brain_uptake_pct_id", "liver_uptake_pct_id")]
+    gradients = [
+        log_quantity(found.problem, n)(found.u[None])[1][0] for n in ("brain_uptake_pct_id", "liver_uptake_pct_id")
+    ]
     return np.array([np.sqrt(g @ found.covariance @ g) for g in gradients]), found
 
 
@@ -281,7 +293,10 @@ def test_twice_the_animals_tell_more_but_not_more_than_root_two():
     for seed in (4, 5, 9, 10):
         study = draw(seed, world="clean")
         again = study.observations.assign(subject=study.observations["subject"] + " again")
-        one, two = sds(study, study.observations)[0], sds(study, pd.concat([study.observations, again], ignore_index=True))[0]
+        one, two = (
+            sds(study, study.observations)[0],
+            sds(study, pd.concat([study.observations, again], ignore_index=True))[0],
+        )
         ratios.extend(two / one)
     assert np.sqrt(0.8) / np.sqrt(2) * 0.95 < np.median(ratios) < 0.93
 

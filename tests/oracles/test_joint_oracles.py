@@ -64,7 +64,9 @@ def by_expm(graph, theta, times, dose):
     for c, m in graph.ports[0].into:
         x0[graph.index[c]] += dose * monomial(m, values)
     x = np.stack([expm(K * t) @ x0 for t in times])
-    y = np.array([[sum(monomial(m, values) * row[graph.index[c]] for c, m in o.terms) for o in graph.observations] for row in x])
+    y = np.array(
+        [[sum(monomial(m, values) * row[graph.index[c]] for c, m in o.terms) for o in graph.observations] for row in x]
+    )
     return x, y
 
 
@@ -143,9 +145,15 @@ def test_an_end_of_a_profile_is_where_a_constrained_refit_reaches_the_threshold(
 
     at_best = minimize(cost, best.u, jac=True, method="BFGS", options={"gtol": 1e-5}).fun
     for end in (profile.low, profile.high):
-        held = {"type": "eq", "fun": lambda u, end=end: function(u[None])[0] - end, "jac": lambda u: function(u[None])[1][0]}
+        held = {
+            "type": "eq",
+            "fun": lambda u, end=end: function(u[None])[0] - end,
+            "jac": lambda u: function(u[None])[1][0],
+        }
         begin = best.u + best.covariance @ function(best.u[None])[1][0] * (end - profile.value) / profile.se**2
-        found = minimize(cost, begin, jac=True, constraints=[held], method="SLSQP", options={"maxiter": 200, "ftol": 1e-9})
+        found = minimize(
+            cost, begin, jac=True, constraints=[held], method="SLSQP", options={"maxiter": 200, "ftol": 1e-9}
+        )
         assert found.success
         assert (found.fun - at_best) / limit == pytest.approx(1.0, abs=0.06)  # 3 % of the distance
 
@@ -176,7 +184,9 @@ def by_hand(best, prior, out, keep, value, seen, count):
     def residual(u):
         return p.residuals(u[None], keep=keep[None], value=value[None], prior=prior)
 
-    found = least_squares(lambda u: residual(u)[0][0], best.u, jac=lambda u: residual(u)[1][0].T, xtol=1e-12, ftol=1e-12)
+    found = least_squares(
+        lambda u: residual(u)[0][0], best.u, jac=lambda u: residual(u)[1][0].T, xtol=1e-12, ftol=1e-12
+    )
     covariance = best.scale * np.linalg.inv(found.jac.T @ found.jac)
     y, dy = (a[0][..., out] for a in p.predict(found.x[None]))
     good = (seen[out] > 0) & (y > 0)

@@ -182,7 +182,8 @@ def _try(
     u, logs = _searched(found, worlds, np.tile(begin, (len(worlds), 1)), looking)
     top = max([float(logs.max()), *(known for _, known in tried.values())])
     on = np.flatnonzero(logs > top - _HOPELESS)
-    u[on], logs[on] = _searched(found, [worlds[int(k)] for k in on], u[on], _MOST)
+    if on.size:
+        u[on], logs[on] = _searched(found, [worlds[int(k)] for k in on], u[on], _MOST)
     for k, world in enumerate(worlds):
         tried[world] = (u[k], float(logs[k]))
 

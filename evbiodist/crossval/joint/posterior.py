@@ -133,8 +133,10 @@ def sample_joint(
     asked = [_asked(worlds.best.problem, name) for name in names]
     sampled, weight = _sampled(worlds)
     shares = _shares(weight, draws)
-    chains = [_run(worlds.fits[k], -(-share // _CHAINS), np.random.default_rng([seed, k]))
-              for k, share in zip(sampled, shares, strict=True)]  # fmt: skip
+    chains: list[_Chains] = []
+    for k, share in zip(sampled, shares, strict=True):
+        near = chains[0].u if chains else None
+        chains.append(_run(worlds.fits[k], -(-share // _CHAINS), np.random.default_rng([seed, k]), near))
     values = [np.stack([_in_batches(a.value, c.u) for a in asked], axis=-1) for c in chains]
     r_hat, bulk, tail = _diagnosed(values, weight)
     bad = sum(c.divergences for c in chains)
@@ -216,17 +218,25 @@ class _Chains(NamedTuple):
     gradients: int
 
 
-def _run(found: JointFit, each: int, rng: np.random.Generator) -> _Chains:
-    """Run chains in one world, renewing the metric thrice on the way."""
-    root = _root(_information(found, found.u[None]))
-    u = (found.u + rng.standard_normal((_CHAINS, found.problem.size)) @ root.T)[:, None]
+def _run(found: JointFit, each: int, rng: np.random.Generator, near: FloatArray | None = None) -> _Chains:
+    """Run chains in one world, renewing the metric on the way; draws (chains, draws, q) of another world spare most rounds."""
+    rounds = _PILOT if near is None else _PILOT[-1:]
+    root = _root(_information(found, found.u[None] if near is None else _spaced(near, _BATCH)))
+    u = np.stack([_beginning(found, root @ rng.standard_normal(len(root))) for _ in range(_CHAINS)])[:, None]
     gradients = 0
-    for warm_up, keep in _PILOT:
+    for warm_up, keep in rounds:
         pilot = _draw(found, root, u[:, -1], warm_up, keep, _ROUGH_DEPTH, rng)
         u, gradients = pilot.u, gradients + pilot.gradients
-        root = _root(_information(found, u[:, ::2].reshape(-1, u.shape[2])))
+        root = _root(_information(found, _spaced(u, _BATCH)))
     ended = _draw(found, root, u[:, -1], _WARM_UP, max(each, _SHORTEST), _DEPTH, rng)
     return ended._replace(gradients=gradients + ended.gradients)
+
+
+def _beginning(found: JointFit, away: FloatArray) -> FloatArray:
+    """Return where a chain begins (q,): so far from the fit, or half as far again and again until the model can be evaluated."""
+    while not np.isfinite(log_density(found, found.u + away)[0]) and np.abs(away).max() > 1e-6:
+        away = away / 2
+    return found.u + away
 
 
 def _weights(found: JointFit) -> FloatArray:

@@ -18,7 +18,11 @@ BLANK = {"study": "s", "group": "mice", "se": 0.1, "unit": "pct_id", "mass_g": n
 def reading(label, organ, time_h, value, **more):
     subject = more.pop("subject", f"{label}_{time_h:g}")
     unit = more.pop("unit", "pct_id_per_g" if organ == "blood" else "pct_id")
-    return BLANK | {"label": label, "organ": organ, "time_h": float(time_h), "value": value, "subject": subject, "unit": unit} | more
+    return (
+        BLANK
+        | {"label": label, "organ": organ, "time_h": float(time_h), "value": value, "subject": subject, "unit": unit}
+        | more
+    )
 
 
 def table(*rows):
@@ -50,9 +54,17 @@ def test_control_groups_are_arms_of_their_own(group):
 
 
 def test_declared_controls_go_before_the_known_names():
-    rows = table(*curve("a", "blood"), *curve("a", "blood", group="ghosts", subject="g"), *curve("a", "blood", group="vehicle", subject="v"))
+    rows = table(
+        *curve("a", "blood"),
+        *curve("a", "blood", group="ghosts", subject="g"),
+        *curve("a", "blood", group="vehicle", subject="v"),
+    )
     arms = gather_arms(rows, {"ghosts": "background", "vehicle": "free_label"})
-    assert {a.kind: a.animals for a in arms.arms} == {"background": ("g",), "free_label": ("v",), "vesicles": ("a_1", "a_2", "a_4")}
+    assert {a.kind: a.animals for a in arms.arms} == {
+        "background": ("g",),
+        "free_label": ("v",),
+        "vesicles": ("a_1", "a_2", "a_4"),
+    }
 
 
 def test_the_last_common_time_is_of_labels_on_vesicles_only():
@@ -65,21 +77,36 @@ def test_vessel_blood_is_put_back_and_only_its_own_error_taken_out():
     fraction = physiology("mouse", "brain", "regional_blood_fraction")
     relative = fraction.se / fraction.middle
     inside, other = 0.6, 0.05
-    rows = table(*curve("a", "blood", values=(20.0, 10.0, 5.0)),
-                 reading("a", "brain", 1, 0.4, vessel_blood=inside, se_systematic=float(np.hypot(inside * relative, other))))  # fmt: skip
+    rows = table(
+        *curve("a", "blood", values=(20.0, 10.0, 5.0), subject="m"),
+        reading(
+            "a",
+            "brain",
+            1,
+            0.4,
+            subject="m",
+            vessel_blood=inside,
+            se_systematic=float(np.hypot(inside * relative, other)),
+        ),
+    )
     arms = gather_arms(rows)
     (arm,) = arms.arms
     brain = arm.data.which == arm.data.seen.index("brain")
-    assert arm.data.value[brain] == pytest.approx([1.0]) and arm.data.systematic[brain] == pytest.approx([other])
+    assert arm.data.value[brain] == pytest.approx([1.0])
+    assert arm.data.systematic[brain] == pytest.approx([other])
     grams, error = arms.vessel_blood["brain"]
-    assert grams == pytest.approx(inside / 20.0) and error == pytest.approx(max(relative, 0.1))
+    assert grams == pytest.approx(inside / 20.0)
+    assert error == pytest.approx(max(relative, 0.1))
 
 
 def test_perfused_animals_are_an_arm_without_vessels():
     rows = table(*curve("a", "blood", subject="m"), *curve("a", "brain", subject="m", vessel_blood=0.3),
                  *curve("a", "blood", subject="p", group="perfused"), *curve("a", "brain", subject="p", group="perfused"))  # fmt: skip
     arms = gather_arms(rows)
-    assert {a.animals: (a.kind, a.vessels) for a in arms.arms} == {("m",): ("vesicles", True), ("p",): ("vesicles", False)}
+    assert {a.animals: (a.kind, a.vessels) for a in arms.arms} == {
+        ("m",): ("vesicles", True),
+        ("p",): ("vesicles", False),
+    }
 
 
 def test_concentrations_in_weighed_organs_become_amounts():
@@ -87,7 +114,8 @@ def test_concentrations_in_weighed_organs_become_amounts():
     arms = gather_arms(table(*curve("a", "blood"), *weighed))
     (arm,) = arms.arms
     assert values_of(arm, "liver") == pytest.approx([1.5 * (v + 0.1) for v in (2.0, 4.0, 8.0)])
-    assert arm.data.se[arm.data.which == 1] == pytest.approx([0.3] * 3) and arm.data.unit == ("pct_id_per_g", "pct_id")
+    assert arm.data.se[arm.data.which == 1] == pytest.approx([0.3] * 3)
+    assert arm.data.unit == ("pct_id_per_g", "pct_id")
 
 
 def test_an_amount_that_is_given_goes_before_one_from_a_mass():
@@ -98,14 +126,16 @@ def test_an_amount_that_is_given_goes_before_one_from_a_mass():
 
 def test_shares_of_the_recovered_signal_are_left_out_with_a_note():
     arms = gather_arms(table(*curve("a", "blood"), *curve("a", "liver", unit="pct_recovered")))
-    assert arms.organs == () and arms.notes == (
+    assert arms.organs == ()
+    assert arms.notes == (
         "a: organs in pct_recovered were left out: shares of the recovered signal have no fixed denominator",
     )
 
 
 def test_concentrations_without_masses_are_left_out_with_a_note():
     arms = gather_arms(table(*curve("a", "blood"), *curve("a", "brain"), *curve("a", "liver", unit="pct_id_per_g")))
-    assert arms.organs == ("brain",) and arms.notes == ("a: organs in pct_id_per_g were left out: give masses",)
+    assert arms.organs == ("brain",)
+    assert arms.notes == ("a: organs in pct_id_per_g were left out: give masses",)
 
 
 def test_blood_in_a_unit_of_its_own_is_left_out_with_a_note():
@@ -117,13 +147,15 @@ def test_blood_in_a_unit_of_its_own_is_left_out_with_a_note():
 def test_blood_in_several_units_is_left_out_with_a_note():
     blood = [*curve("a", "blood", unit="au"), *curve("a", "blood", unit="bq", subject="x")]
     arms = gather_arms(table(*blood, *curve("a", "liver", unit="au")))
-    assert arms.arms[0].data.seen == ("liver",) and not arms.arms[0].absolute
+    assert arms.arms[0].data.seen == ("liver",)
+    assert not arms.arms[0].absolute
     assert arms.notes == ("a: blood comes in several units, so it was left out; use one",)
 
 
 def test_labels_without_blood_and_labels_with_blood_alone_are_arms():
     arms = gather_arms(table(*curve("a", "liver"), *curve("b", "blood")))
-    assert [a.data.seen for a in arms.arms] == [("liver",), ("blood",)] and arms.labels == ("a", "b")
+    assert [a.data.seen for a in arms.arms] == [("liver",), ("blood",)]
+    assert arms.labels == ("a", "b")
     assert all(a.absolute for a in arms.arms)
 
 
@@ -138,7 +170,10 @@ def test_plasma_alone_stands_for_blood():
     assert arm.data.seen == ("blood", "liver")
 
 
-@pytest.mark.xfail(strict=True, reason="arms.py _matrices: plasma beside blood is dropped without a note, though notes say what was left out")
+@pytest.mark.xfail(
+    strict=True,
+    reason="arms.py _matrices: plasma beside blood is dropped without a note, though notes say what was left out",
+)
 def test_plasma_that_is_left_out_beside_blood_has_a_note():
     rows = table(*curve("a", "plasma", unit="pct_id_per_g"), *curve("a", "blood"))
     assert any("plasma" in note for note in gather_arms(rows).notes)
@@ -155,7 +190,9 @@ def test_values_below_the_limit_and_missing_ones_are_left_out():
     assert gather_arms(rows.assign(below_lloq=True)).arms == ()
 
 
-@pytest.mark.xfail(strict=True, reason="arms.py gather_arms: an infinite value passes notna() and spoils spread and weights")
+@pytest.mark.xfail(
+    strict=True, reason="arms.py gather_arms: an infinite value passes notna() and spoils spread and weights"
+)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_infinite_values_are_left_out():
     rows = table(*curve("a", "blood"), reading("a", "blood", 8, np.inf))
@@ -166,20 +203,25 @@ def test_readings_in_units_of_their_own_hold_their_vessels_blood_unless_perfused
     """Nothing was subtracted from them, so the model has to know of the blood that an organ usually holds."""
     rows = table(*curve("a", "blood", unit="au"), *curve("a", "brain", unit="au", mass_g=0.4))
     arms = gather_arms(rows)
-    assert arms.arms[0].vessels and not arms.arms[0].absolute
+    assert arms.arms[0].vessels
+    assert not arms.arms[0].absolute
     share = physiology("mouse", "brain", "regional_blood_fraction").middle
     assert arms.vessel_blood["brain"][0] == pytest.approx(share * 0.4 * BLOOD_DENSITY_RATIO)
     washed = gather_arms(rows, perfused={("mice", s, "a"): True for s in rows["subject"]})
-    assert not washed.arms[0].vessels and washed.vessel_blood == {}
+    assert not washed.arms[0].vessels
+    assert washed.vessel_blood == {}
     assert values_of(washed.arms[0], "brain") == values_of(arms.arms[0], "brain") == [2.0, 4.0, 8.0]
 
 
 def test_organs_flagged_as_holding_blood_have_vessels():
     rows = table(*curve("a", "blood"), *curve("a", "brain", flags="blood_in_organ", mass_g=0.4))
     arms = gather_arms(rows)
-    assert arms.arms[0].vessels and arms.arms[0].absolute and "brain" in arms.vessel_blood
+    assert arms.arms[0].vessels
+    assert arms.arms[0].absolute
+    assert "brain" in arms.vessel_blood
     plain = gather_arms(rows.assign(flags=""))
-    assert not plain.arms[0].vessels and plain.vessel_blood == {}
+    assert not plain.arms[0].vessels
+    assert plain.vessel_blood == {}
 
 
 def sets_of(rows):
@@ -192,27 +234,38 @@ def test_animals_sampled_alike_are_one_mean_each():
     for i, (blood, liver) in enumerate([(8.0, 3.0), (10.0, 5.0), (12.0, 7.0)]):
         rows += [reading("a", "blood", 1, blood, subject=f"m{i}"), reading("a", "liver", 1, liver, subject=f"m{i}")]
     laid = sets_of(table(*rows))
-    assert laid.value.tolist() == [10.0, 5.0] and laid.members.tolist() == [3.0, 3.0] and laid.animals == (("m0", "m1", "m2"),)
+    assert laid.value.tolist() == [10.0, 5.0]
+    assert laid.members.tolist() == [3.0, 3.0]
+    assert laid.animals == (("m0", "m1", "m2"),)
     assert laid.away[0].tolist() == [[-2.0, -2.0], [0.0, 0.0], [2.0, 2.0]]
     assert laid.alike == 0.9  # all share one error, up to what is believed of animals at most
 
 
 def test_an_animal_that_lacks_an_organ_is_a_set_of_its_own():
-    rows = [reading("a", "blood", 1, 8.0, subject="m0"), reading("a", "liver", 1, 3.0, subject="m0"), reading("a", "blood", 1, 9.0, subject="m1")]
+    rows = [
+        reading("a", "blood", 1, 8.0, subject="m0"),
+        reading("a", "liver", 1, 3.0, subject="m0"),
+        reading("a", "blood", 1, 9.0, subject="m1"),
+    ]
     laid = sets_of(table(*rows))
     assert (laid.size, laid.readings, len(laid.away), laid.pure) == (3, 3, 2, (0.0, 0))
 
 
 def test_an_animal_followed_in_vivo_is_one_animal_over_all_times():
-    followed = [r for m in "xy" for r in curve("a", "liver", values=(3.0, 5.0, 4.0) if m == "x" else (6.0, 8.0, 9.0), subject=m)]
+    followed = [
+        r for m in "xy" for r in curve("a", "liver", values=(3.0, 5.0, 4.0) if m == "x" else (6.0, 8.0, 9.0), subject=m)
+    ]
     laid = sets_of(table(*followed))
-    assert laid.animals == (("x", "y"),) and laid.time_h.tolist() == [1.0, 2.0, 4.0]
+    assert laid.animals == (("x", "y"),)
+    assert laid.time_h.tolist() == [1.0, 2.0, 4.0]
     assert laid.alike > 0.5  # one reads high all along
 
 
 def test_published_means_have_the_error_of_a_mean_and_no_shared_animal():
     rows = curve("a", "liver", values=(10.0, 10.0, 10.0), subject="pooled", sd=2.0, n=4.0, se=1.0)
     laid = sets_of(table(*rows))
-    assert laid.size == 3 and laid.members.tolist() == [1.0] * 3 and laid.alike == 0.0
+    assert laid.size == 3
+    assert laid.members.tolist() == [1.0] * 3
+    assert laid.alike == 0.0
     assert np.sqrt(laid.sigma**2 - laid.floor**2) == pytest.approx([2.0 / np.sqrt(4)] * 3)
     assert laid.animals == (("pooled at 1 h",), ("pooled at 2 h",), ("pooled at 4 h",))
