@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
 from evbiodist.crossval.assay import AssayValidation, apply_assay
@@ -15,7 +16,7 @@ from evbiodist.kinetics.fitting.search import FitSettings
 from evbiodist.report.html import write_report
 from evbiodist.study.labels import label_model
 from evbiodist.study.load import load_study
-from evbiodist.study.model import CrossvalSettings, Label, Study
+from evbiodist.study.model import OBSERVATION_COLUMNS, CrossvalSettings, Label, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,6 +120,7 @@ def crossvalidate(
     """
     import pandas as pd
 
+    observations = _whole(observations)
     if labels is not None:
         unknown = sorted(set(labels) - set(observations["label"]))
         if unknown:
@@ -140,3 +142,20 @@ def crossvalidate(
                            assays=assays)  # fmt: skip
     tables = {name: pd.DataFrame(getattr(found, name), columns=list(columns)) for name, columns in TABLES.items()}
     return CrossValidation(**tables, notes=tuple(found.notes))
+
+
+#: What columns of an observations table hold where a table lacks them.
+_ABSENT: dict[str, Any] = {"study": "", "group": "all", "flags": "", "source": "", "below_lloq": False}
+
+
+def _whole(observations: pd.DataFrame) -> pd.DataFrame:
+    """Return observations with every column of observations.csv.
+
+    Raises
+    ------
+    ValueError : a column that cannot be filled in.
+    """
+    needed = [c for c in ("subject", "label", "organ", "time_h", "value", "unit") if c not in observations]
+    if needed:
+        raise ValueError(f"the observations have no column {', '.join(needed)}; see docs/study.md for their layout")
+    return observations.assign(**{c: _ABSENT.get(c, math.nan) for c in OBSERVATION_COLUMNS if c not in observations})

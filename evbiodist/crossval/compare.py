@@ -19,7 +19,7 @@ from evbiodist.crossval.consensus import COLUMNS, consensus_table
 from evbiodist.crossval.influence import INFLUENCE_COLUMNS, influence_rows
 from evbiodist.crossval.joint.answer import JointAnswer, joint_answer
 from evbiodist.crossval.joint.answer_rows import answer_rows
-from evbiodist.crossval.joint.arms import CONTROL_GROUPS
+from evbiodist.crossval.joint.arms import CONTROL_GROUPS, finite_rows
 from evbiodist.kinetics.analyse import Dosings, Fits, model_parameters
 from evbiodist.kinetics.fitting.search import FitSettings
 from evbiodist.kinetics.models.catalogue import Models
@@ -153,13 +153,15 @@ def compare_labels(
     """
     fitting = fitting or FitSettings()
     model = settings.model
+    notes: list[str] = []
+    observations = finite_rows(observations, notes)
     if not any(r["model"] == model for r in parameters):
         parameters, fits = model_parameters(
             observations, dosing, [model], fitting, own, species=species, weight_g=weight_g
         )
     fits = fits or {}
     controls = CONTROL_GROUPS | settings.controls
-    out = Comparison(agreement_rows(observations, fitting.level), rank_rows(observations))
+    out = Comparison(agreement_rows(observations, fitting.level), rank_rows(observations), notes=notes)
     out.assay_validation.extend(assay_rows(assays or {}))
     for (study, group), rows in _vesicle_groups(observations, controls):
         place = {"study": study, "group": group}

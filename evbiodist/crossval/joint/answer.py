@@ -142,11 +142,15 @@ def joint_answer(
     ValueError : fewer than two labels that the model can use, routes that differ, a model of another route.
     """
     washed = {who: given.perfused for who, given in dosing.items()}
-    arms = gather_arms(rows, settings.controls, species=species, weight_g=weight_g, perfused=washed)
+    arms = gather_arms(rows, settings.controls, species=species, weight_g=weight_g, perfused=washed,
+                       organs=needs_organs(settings.model, own))  # fmt: skip
     if len(arms.labels) < 2:
         raise ValueError("; ".join(["fewer than two labels have rows that the joint model can use", *arms.notes]))
     if not any("blood" in a.data.seen for a in arms.arms if a.kind == "vesicles"):
         raise ValueError("no label was measured in blood, plasma or serum, and every model starts from its curve")
+    unknown = sorted({a.label for a in arms.arms} - set(labels))
+    if unknown:
+        raise ValueError(f"nothing is known of the label {', '.join(unknown)}; say what it is, or leave it out")
     models = {label: labels[label] if weight_g is None else labels[label].at_weight(weight_g)
               for label in sorted({a.label for a in arms.arms})}  # fmt: skip
     vesicle = build(settings.model, arms.organs if needs_organs(settings.model, own) else (), models=own, species=None)
@@ -154,8 +158,9 @@ def joint_answer(
     dose = {
         vesicle.ports[0].name: Doses(100.0, 0.0, given.infusion_h if by_vessel(vesicle, settings.model, given) else 0.0)
     }
-    found = fit_joint(vesicle, arms, models, dose, _starts(vesicle, fits))
-    worlds = explore(found)
+    starts = _starts(vesicle, fits)
+    found = fit_joint(vesicle, arms, models, dose, starts)
+    worlds = explore(found, starts)
     names = vesicle_quantities(vesicle, arms.organs, list(arms.vessel_blood))
     headline = [f"{settings.organ}_uptake_pct_id", f"{settings.organ}_peak_pct_id", "half_life"]
     headline = [n for n in headline if n in names]
@@ -176,12 +181,13 @@ def joint_answer(
 
 
 def _starts(vesicle: RateGraph, fits: Mapping[str, FitResult]) -> FloatArray:
-    """Return where the search begins: every label's own fit, or plausible rates where there is none."""
+    """Return where the search begins: every label's own fit, their middle, and plausible rates."""
     plain = {
         p.name: p.start if p.start is not None else _PLAIN.get(p.name.split("_")[0], 0.1) for p in vesicle.parameters
     }
     starts = [[_value(f, n, plain[n]) for n in vesicle.names] for f in fits.values()]
-    return np.array(starts or [[plain[n] for n in vesicle.names]], dtype=np.float64)
+    middle = [np.exp(np.median(np.log(starts), axis=0))] if len(starts) > 1 else []
+    return np.array([*starts, *middle, [plain[n] for n in vesicle.names]], dtype=np.float64)
 
 
 #: Plausible values in a mouse: g of blood, and rates per hour otherwise.

@@ -93,6 +93,7 @@ class Arms:
 def gather_arms(
     observations: pd.DataFrame, controls: Mapping[str, ArmKind] | None = None, *, species: str = "mouse",
     weight_g: float | None = None, perfused: Mapping[tuple[str, str, str], bool] | None = None,
+    organs: bool = True,
 ) -> Arms:  # fmt: skip
     """Sort observations of one study and vesicle group, with its controls, into arms.
 
@@ -103,6 +104,7 @@ def gather_arms(
     species, weight_g : whose vessels hold how much blood.
     perfused : by (group, subject, label), for readings in units of their own, from which no blood was subtracted; animals that
         are not named were not perfused.
+    organs : whether the model sees organs; else blood alone is taken.
 
     Returns
     -------
@@ -114,10 +116,12 @@ def gather_arms(
     kinds = CONTROL_GROUPS | dict(controls or {})
     seen = observations[observations["value"].notna() & ~observations["below_lloq"].astype(bool)]
     notes: list[str] = []
+    seen = finite_rows(seen, notes)
     arms: list[Arm] = []
     bloods: dict[str, list[float]] = {}
     for label, rows in seen.groupby("label", sort=True):
         parts, absolute = _matrices(str(label), rows, notes)
+        parts = parts if organs else {k: v for k, v in parts.items() if k == "blood"}
         if not parts:
             continue
         whole = pd.concat([part.assign(matrix=name) for name, part in parts.items()])
@@ -132,9 +136,17 @@ def gather_arms(
         for organ, mine in whole.assign(taken=taken)[inside & in_organs].groupby("matrix"):
             own = _grams(mine[mine["taken"]], parts["blood"]) if "blood" in parts else []
             bloods.setdefault(str(organ), []).extend(own or _expected_grams(str(organ), mine, species, weight_g))
-    organs = sorted({name for arm in arms for name in arm.data.seen} - {"blood"})
+    shown = sorted({name for arm in arms for name in arm.data.seen} - {"blood"})
     held = {organ: (float(np.median(g)), _vessel_sd(species, organ)) for organ, g in bloods.items() if g}
-    return Arms(tuple(arms), tuple(organs), held, tuple(notes))
+    return Arms(tuple(arms), tuple(shown), held, tuple(notes))
+
+
+def finite_rows(observations: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return observations without infinite values and errors, and note how many there were."""
+    wrong = np.isinf(observations["value"].to_numpy(float)) | np.isinf(observations["se"].to_numpy(float))
+    if wrong.any():
+        notes.append(f"{int(wrong.sum())} readings are infinite, or have an infinite error, and were left out")
+    return observations[~wrong]
 
 
 def _blood_inside(
@@ -167,6 +179,9 @@ def _matrices(label: str, rows: pd.DataFrame, notes: list[str]) -> tuple[dict[st
     unit = next((u for u in _AMOUNTS if (amounts["unit"] == u).any()), None)
     matrix = next((m for m in BLOOD if (rows["organ"] == m).any()), None)
     blood = rows[rows["organ"] == matrix] if matrix else rows.iloc[:0]
+    others = sorted(set(rows["organ"]) & (set(BLOOD) - {matrix}))
+    if others:
+        notes.append(f"{label}: {', '.join(others)} beside {matrix} was left out; whole blood is what vessels hold")
     absolute = bool(unit in _SHARES or (unit is None and (blood["unit"] == "pct_id_per_g").any()))
     wanted = blood[blood["unit"] == "pct_id_per_g"] if absolute else blood[~blood["unit"].isin(_SHARES)]
     if len(wanted) < len(blood):
@@ -174,12 +189,12 @@ def _matrices(label: str, rows: pd.DataFrame, notes: list[str]) -> tuple[dict[st
                      f"organs ({unit})")  # fmt: skip
     dropped = sorted(set(amounts["unit"]) - {unit})
     if dropped:
-        why = (
-            "shares of the recovered signal have no fixed denominator"
-            if dropped == ["pct_recovered"]
-            else "give masses"
-        )
-        notes.append(f"{label}: organs in {', '.join(dropped)} were left out: {why}")
+        whys = {
+            "pct_recovered": "shares of the recovered signal have no fixed denominator",
+            "pct_id_per_g": "give masses",
+        }
+        told = [f"{u} ({whys.get(u, f'the others are in {unit}')})" for u in dropped]
+        notes.append(f"{label}: organs in {', '.join(told)} were left out")
     if wanted["unit"].nunique() > 1:
         notes.append(f"{label}: blood comes in several units, so it was left out; use one")
         wanted = wanted.iloc[:0]

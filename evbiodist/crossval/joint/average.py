@@ -16,6 +16,8 @@ from evbiodist.study.estimate import student
 
 FloatArray = NDArray[np.float64]
 _POINTS, _WIDE = 2001, 8.0
+#: A quantity has to exist in worlds of this probability together.
+_MOSTLY = 0.5
 #: A skew of an interval beyond this, relative to the covariance's, is not carried over to other worlds.
 _SKEW = (0.5, 3.0)
 
@@ -63,12 +65,14 @@ def average(
     for name in names:
         value, gradient = log_quantity(worlds.best.problem, name)(u)
         sd = np.sqrt([max(float(g @ f.covariance @ g), 0.0) for g, f in zip(gradient, fits, strict=True)])
-        if not (np.isfinite(value).all() and np.isfinite(sd).all() and (sd > 0).all()):
+        there = np.isfinite(value) & np.isfinite(sd) & (sd > 0)
+        if weight[there].sum() < _MOSTLY:
             continue
+        value, sd, share = value[there], sd[there], weight[there] / weight[there].sum()
         below, above, is_open = _skew(known.get(name), reach)
-        low, middle, high = _quantiles(value, sd * below, sd * above, weight, level, reach)
-        spread = float(np.sqrt(weight @ (sd**2 + (value - weight @ value) ** 2)))
-        out[name] = Averaged(name, middle, low, high, spread, len(fits), is_open)
+        low, middle, high = _quantiles(value, sd * below, sd * above, share, level, reach)
+        spread = float(np.sqrt(share @ (sd**2 + (value - share @ value) ** 2)))
+        out[name] = Averaged(name, middle, low, high, spread, int(there.sum()), is_open)
     return out
 
 

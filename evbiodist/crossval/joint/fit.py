@@ -21,6 +21,8 @@ IntArray = NDArray[np.intp]
 #: How far from its prior or start a coordinate may go, in search units.
 REACH = 14.0
 _ROUNDS, _SETTLED = 8, 0.01
+#: Steps from every beginning, and how many of them are searched to the end.
+_LOOKING, _CARRIED = 25, 3
 _ROUGH, _HELD, _TIGHT, _MOST = 3e-2, 5e-3, 1e-4, 60
 
 
@@ -81,7 +83,7 @@ class JointFit:
 
         r, (pure, free) = self.residual[: self.size], self.problem.rows.pure
         left = self.size - self.used
-        if free < 1 or left < 1:
+        if free < 1 or left < 1 or pure <= 0:
             return float("nan")
         return float(fdtrc(left, free, (float(r @ r) / left) / (pure / free)))
 
@@ -128,8 +130,10 @@ def fit_joint(
 
 def climb(problem: JointProblem, begin: FloatArray) -> JointFit:
     """Search from several beginnings (K, q), the best of them to the end, renewing weights until they rest."""
-    first = minimise(problem, begin, ftol=_ROUGH)
-    u = first.x[int(np.argmin(np.where(np.isfinite(first.cost), first.cost, np.inf)))]
+    first = minimise(problem, begin, ftol=_ROUGH, most=_LOOKING)
+    best = np.argsort(np.where(np.isfinite(first.cost), first.cost, np.inf), kind="stable")[:_CARRIED]
+    second = minimise(problem, first.x[best])
+    u = second.x[int(np.argmin(np.where(np.isfinite(second.cost), second.cost, np.inf)))]
     for _ in range(_ROUNDS):
         problem = problem.weighed(u)
         found = minimise(problem, u[None], ftol=_ROUGH)

@@ -52,6 +52,8 @@ BELIEVED, LIES, RATES, READINGS, ONE_CAUSE = (
 BEFOREHAND = {BELIEVED: 0.35, LIES: 0.35, RATES: 0.1, READINGS: 0.1, ONE_CAUSE: 0.1}
 _Z, _UNKNOWN = 1.959964, 7.0
 _SWEEPS, _WORTH = 6, 1e-3
+#: What Laplace's approximation takes too little of a heavy-tailed prior that the data say nothing about (logarithm).
+_HEAVY = 0.5 * np.log(5 / 4)
 #: Steps after which a world is judged, and to which the others are searched; how much less probable (logarithm) is hopeless.
 _LOOKING, _MOST, _HOPELESS = 8, 40, 30.0
 
@@ -112,12 +114,13 @@ def _log_sum(logs: FloatArray) -> float:
     return top + float(np.log(np.exp(logs - top).sum()))
 
 
-def explore(found: JointFit) -> Worlds:
+def explore(found: JointFit, starts: FloatArray | None = None) -> Worlds:
     """Search the combinations of faithful and lying labels around the most probable one.
 
     Parameters
     ----------
     found : the joint fit with every label as its catalogue entry says.
+    starts : (K, p) vesicle parameters that the search may begin from too.
 
     Returns
     -------
@@ -132,7 +135,12 @@ def explore(found: JointFit) -> Worlds:
     p = found.problem
     labels = p.arms.labels
     tried: dict[World, tuple[FloatArray, float]] = {}
-    _try(found, [(LIES,) * len(labels), (BELIEVED,) * len(labels)], found.u, tried, _MOST)
+    extremes: list[World] = [(LIES,) * len(labels), (BELIEVED,) * len(labels)]
+    begins = _beginnings(found, starts)
+    u, logs = _searched(found, extremes * len(begins), np.repeat(begins, len(extremes), axis=0), _MOST)
+    for i, world in enumerate(extremes):
+        best = i + len(extremes) * int(np.argmax(logs[i :: len(extremes)]))
+        tried[world] = (u[best], float(logs[best]))
     for _ in range(_SWEEPS):
         now = max(tried, key=lambda w: tried[w][1])
         near = [w for w in _neighbours(p, labels, now) if w not in tried]
@@ -174,18 +182,27 @@ def _together(labels: Sequence[str], now: World, tried: Mapping[World, tuple[Flo
 
 def _try(
     found: JointFit, worlds: Sequence[World], begin: FloatArray, tried: dict[World, tuple[FloatArray, float]],
-    looking: int = _LOOKING,
 ) -> None:  # fmt: skip
     """Fit worlds side by side and note how probable each is; hopeless ones are not searched to their end."""
     if not worlds:
         return
-    u, logs = _searched(found, worlds, np.tile(begin, (len(worlds), 1)), looking)
+    u, logs = _searched(found, worlds, np.tile(begin, (len(worlds), 1)), _LOOKING)
     top = max([float(logs.max()), *(known for _, known in tried.values())])
     on = np.flatnonzero(logs > top - _HOPELESS)
     if on.size:
         u[on], logs[on] = _searched(found, [worlds[int(k)] for k in on], u[on], _MOST)
     for k, world in enumerate(worlds):
         tried[world] = (u[k], float(logs[k]))
+
+
+def _beginnings(found: JointFit, starts: FloatArray | None) -> list[FloatArray]:
+    """Return the fit's coordinates, and the same with other vesicle parameters."""
+    out = [found.u]
+    for theta in () if starts is None else starts:
+        u = found.u.copy()
+        u[: len(theta)] = found.problem.vesicle.to_search(theta)
+        out.append(u)
+    return out
 
 
 def _searched(found: JointFit, worlds: Sequence[World], begin: FloatArray, most: int) -> tuple[FloatArray, FloatArray]:
@@ -196,9 +213,13 @@ def _searched(found: JointFit, worlds: Sequence[World], begin: FloatArray, most:
     ended = minimise(p, begin, prior=prior, most=most)
     rows, known = ended.residual[:, : found.size], ended.residual[:, found.size :]
     cost = np.einsum("bn,bn->b", rows, rows) / found.scale + np.einsum("bn,bn->b", known, known)
-    size = np.linalg.slogdet(ended.jacobian @ ended.jacobian.swapaxes(1, 2))[1]
+    J = np.concatenate(
+        [ended.jacobian[..., : found.size] / found.scale**0.5, ended.jacobian[..., found.size :]], axis=2
+    )
+    size = np.linalg.slogdet(J @ J.swapaxes(1, 2))[1]
     before = [sum(_before(p, label, what) for label, what in zip(p.arms.labels, w, strict=True)) for w in worlds]
     logs = -0.5 * (cost + size) - np.log(prior.sd).sum(axis=1) + np.array(before)
+    logs = logs + _HEAVY * prior.heavy.sum(axis=1)
     return ended.x, np.where(np.isfinite(logs), logs, -np.inf)
 
 

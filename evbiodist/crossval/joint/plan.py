@@ -77,7 +77,7 @@ def next_steps(
     out = []
     for kind, label, model, arm, when in _proposals(p, models, animals, further):
         with_it, u = _extended(found, arm, {**models, label: model})
-        J = _sensitivity(with_it, u, len(p.arms.arms))
+        J = _sensitivity(with_it, u, len(p.arms.arms), p.rows.alike) / found.scale**0.5
         whole = np.diag(1 / with_it.prior.sd**2)
         place = [with_it.names.index(n) for n in p.names]
         whole[np.ix_(place, place)] = information
@@ -132,12 +132,12 @@ def _extended(found: JointFit, arm: Arm, models: Mapping[str, LabelModel]) -> tu
     return wide, u
 
 
-def _sensitivity(problem: JointProblem, u: FloatArray, arm: int) -> FloatArray:
+def _sensitivity(problem: JointProblem, u: FloatArray, arm: int, alike: float) -> FloatArray:
     """Return the new arm's sensitivities (n, q) in standard deviations of its rows."""
-    rows = problem.rows.arm == arm
-    organ = problem.rows.organ[rows]
     y, dy = (a[0] for a in problem.predict(u[None]))
+    mine = problem.rows.arm == arm
     top = np.zeros(len(problem.seen.seen))
-    np.maximum.at(top, organ, np.abs(y[rows]))
-    sd = np.hypot(problem.rows.spread[rows] * y[rows], _FLOOR * top[organ])
-    return np.asarray((dy[:, rows] / np.where(sd > 0, sd, np.inf)).T)
+    np.maximum.at(top, problem.rows.organ[mine], np.abs(y[mine]))
+    rows = replace(problem.rows, alike=alike, floor=_FLOOR * top[problem.rows.organ]).weighed(y)
+    sd = np.where(rows.sigma > 0, rows.sigma, np.inf)
+    return np.asarray(rows.decorrelated(dy / sd, np.ones((1, rows.size)))[:, mine].T)

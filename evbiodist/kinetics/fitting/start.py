@@ -43,6 +43,13 @@ def candidates(
 
     Curve stripping: Gibaldi M, Perrier D (1982) Pharmacokinetics, app. C.
     """
+    with np.errstate(all="ignore"):  # a matrix that is nowhere above zero has no shape; magnitudes stand in for it
+        return _candidates(graph, curves, dose, design, scattered)
+
+
+def _candidates(
+    graph: RateGraph, curves: Mapping[str, Shape], dose: FloatArray, design: Design, scattered: int
+) -> FloatArray:
     first = curves[graph.seen[0]]
     if any(p.name != "dose" for p in graph.ports):
         guesses = _from_input(graph, first, design)

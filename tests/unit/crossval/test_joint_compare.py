@@ -242,40 +242,22 @@ def test_doses_that_differ_are_a_note(study, models, what):
     assert not found.alerts
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=KeyError,
-    reason="answer.py joint_answer: labels[label] is a KeyError, which compare_labels does not turn into a note",
-)
 def test_a_label_that_nobody_described_is_a_note(study, models):
     found = compared(study.observations, {"DiR": models["DiR"]})
     assert any("111In" in note for note in found.notes)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="compose.py organs_of: organs that a model does not see end in 'tuple.index(x): x not in tuple'"
-)
 def test_a_model_without_organs_is_a_sentence(study, models):
     found = compared(study.observations, models, CrossvalSettings(model="two_compartment_iv"))
     assert not any("tuple.index" in note for note in found.notes)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="fit.py misfit_p: animals that read exactly alike leave nothing between them, and the F test "
-    "divides by it: 'no joint answer: float division by zero'",
-)
 @pytest.mark.parametrize("what", ["no spread", "every value zero"])
 def test_animals_that_read_exactly_alike_do_not_end_in_a_division(study, models, what):
     found = compared(odd(study.observations, what), models, **NO_FITS)
     assert not any("division by zero" in note for note in found.notes)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeWarning,
-    reason="kinetics/fitting/start.py _balanced: an empty organ overflows on the way to its first guess",
-)
 @pytest.mark.parametrize("value", [0.0, -0.1])
 def test_an_empty_organ_is_fitted_without_a_warning(study, models, value):
     table = study.observations
@@ -289,12 +271,6 @@ def test_an_empty_organ_is_fitted_without_a_warning(study, models, value):
     assert len(found.alerts) == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeWarning,
-    reason="infinite values and errors pass gather_arms and prepare, overflow, and end "
-    "in 'need at least one array to stack'",
-)
 @pytest.mark.parametrize("column", ["value", "se"])
 def test_one_infinite_cell_does_not_spoil_the_study(study, models, column):
     table = study.observations.reset_index(drop=True)
