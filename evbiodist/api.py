@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from evbiodist.batch.engine import one_thread
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
 from evbiodist.crossval.assay import AssayValidation, apply_assay
 from evbiodist.crossval.compare import TABLES, compare_labels
@@ -137,9 +138,10 @@ def crossvalidate(
     }
     who = observations[["group", "subject", "label"]].drop_duplicates().itertuples(index=False, name=None)
     chosen = (settings or CrossvalSettings()).model_copy(update={"model": model, "organ": organ, "scale": scale})
-    found = compare_labels(observations, models, dosing or {w: Dosing(route="iv_bolus") for w in who}, chosen,
-                           fitting=FitSettings(level=level), species=species, weight_g=weight_g,
-                           assays=assays)  # fmt: skip
+    with one_thread():
+        found = compare_labels(observations, models, dosing or {w: Dosing(route="iv_bolus") for w in who}, chosen,
+                               fitting=FitSettings(level=level), species=species, weight_g=weight_g,
+                               assays=assays)  # fmt: skip
     tables = {name: pd.DataFrame(getattr(found, name), columns=list(columns)) for name, columns in TABLES.items()}
     return CrossValidation(**tables, notes=tuple(found.notes))
 

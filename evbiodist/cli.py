@@ -417,6 +417,7 @@ def _held(text: str) -> tuple[str, float]:
 @click.option("--no-joint", is_flag=True, help="Agreement and consensus only, without the joint label model.")
 def crossval(**given: Any) -> None:
     """Bring the labels of observations (TABLE, result folder or study) to one vesicle answer, and say how each lies."""
+    from evbiodist.batch.engine import one_thread
     from evbiodist.batch.pipeline import frame_of
     from evbiodist.crossval.assay import apply_assay, read_assay, validate_assays
     from evbiodist.crossval.compare import TABLES, compare_labels
@@ -440,8 +441,9 @@ def crossval(**given: Any) -> None:
     models = {name: label_model(name, entry.labels[name]) for name in labels}
     assays = validate_assays(read_assay(given["assay"])) if given["assay"] else entry.assays
     frame = apply_assay(frame, assays) if given["assay"] else frame
-    found = compare_labels(frame, models, entry.dosing, settings.crossval, fitting=fitting, own=entry.own_models,
-                           species=entry.species, weight_g=entry.weight_g, assays=assays)  # fmt: skip
+    with one_thread():
+        found = compare_labels(frame, models, entry.dosing, settings.crossval, fitting=fitting, own=entry.own_models,
+                               species=entry.species, weight_g=entry.weight_g, assays=assays)  # fmt: skip
     for name, columns in TABLES.items():
         _save(given["out"], name, getattr(found, name), columns, tell)
     for note in found.notes:

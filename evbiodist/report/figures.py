@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Okabe & Ito's colours, which colour-blind readers can tell apart; then repeated with other dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#000000")
+#: Rows of consensus.csv that are not labels, in the order and colours of the forest plot.
+_POOLED = {"mean": "#777777", "consensus": "#000000", "joint": "#B00020"}
 _FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
 UNITS = {"pct_id": "% of dose", "pct_id_per_g": "% of dose per g", "pct_recovered": "% of recovered", "p_per_s": "photons/s",
          "bq": "Bq", "particles": "particles", "au": "arbitrary units", "h": "h", "g/h": "g/h"}  # fmt: skip
@@ -82,11 +84,11 @@ def forest(rows: pd.DataFrame, palette: dict[str, str], unit: str) -> str:
     import altair as alt
 
     rows = rows[rows["estimate"].notna() & rows["ci_low"].notna()]
-    order = [label for label in rows["label"] if label not in {"mean", "consensus"}] + ["mean", "consensus"]
+    order = [label for label in rows["label"] if label not in _POOLED] + list(_POOLED)
     top = float(np.nanmax(np.r_[rows["ci_high"], rows["estimate"] * 2]))
     scale = alt.Scale(domain=[0, 1.05 * min(top, 4 * float(rows["estimate"].max()))], clamp=True, nice=False)
     y = alt.Y("label:N", sort=order, title=None)
-    shades = {**palette, "mean": "#777777", "consensus": "#000000"}
+    shades = palette | _POOLED
     colour = alt.Color("label:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), legend=None)
     x_title = UNITS.get(unit, unit)
     layers = [

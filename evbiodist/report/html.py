@@ -14,6 +14,8 @@ from evbiodist.crossval.agreement_table import ALL_ORGANS
 from evbiodist.crossval.compare import TABLES
 from evbiodist.report.figures import UNITS, colours, forest, means, organ_curve
 from evbiodist.report.folder import ResultFolder, read_results
+from evbiodist.report.label_section import joint_sentences, label_sections
+from evbiodist.report.words import interval, number
 from evbiodist.study.estimate import student
 from evbiodist.study.flags import FLAGS, split
 from evbiodist.study.vocabulary import BLOOD, NOT_ORGANS
@@ -28,30 +30,6 @@ _ORGAN_ROWS = ("cmax", "tmax", "auclast", "auclast_sparse", "half_life", "kp_auc
 _FIT_ROWS = ("v", "v1", "v2", "cl", "q", "k_el", "half_life_initial", "half_life", "auc_inf", "vss")
 _PICTURES = 24
 _SINGLE_VALUES = 200
-
-
-def number(value: float) -> str:
-    """Return a number as people read it: three digits, no needless exponent.
-
-    Examples
-    --------
-    >>> number(0.012345), number(1234567.0), number(float("nan"))
-    ('0.0123', '1.23e+06', '–')
-    """
-    return "–" if value is None or math.isnan(value) else f"{value:.3g}"
-
-
-def interval(value: float, low: float, high: float) -> str:
-    """Return a value with its interval in brackets, or alone when there is none.
-
-    Examples
-    --------
-    >>> interval(1.0, 0.8, 1.3), interval(1.0, float("nan"), float("nan"))
-    ('1 (0.8 to 1.3)', '1')
-    """
-    if math.isnan(low) or math.isnan(high):
-        return number(value)
-    return f"{number(value)} ({number(low)} to {number(high)})"
 
 
 def write_report(folder: str | Path) -> Path:
@@ -108,6 +86,7 @@ def context(results: ResultFolder) -> dict[str, Any]:
         "nca": _nca_tables(results),
         "fits": _fit_table(results),
         "agreement": _agreement(results),
+        "labels": label_sections(results, palette),
         "pictures": _pictures(results),
         "failures": _records(results["failures"]),
         "missing": _missing_parameters(results),
@@ -133,10 +112,13 @@ def _answer(results: ResultFolder) -> list[str]:
         for group in sorted(consensus["group"].unique()):
             rows = consensus[(consensus["group"] == group) & (consensus["quantity"] == f"{organ}_uptake_pct_id")]
             row = rows[rows["label"] == "consensus"]
+            joint = joint_sentences(results, group)
+            sentences += joint
             if len(row) and not math.isnan(row["estimate"].iloc[0]):
                 r = row.iloc[0]
                 k = int((rows["weight"] > 0).sum())
-                sentences.append(f"By the last time {interval(r['estimate'], r['ci_low'], r['ci_high'])} % of the dose was in "
+                so = "Readings pooled as they are say that by" if joint else "By"
+                sentences.append(f"{so} the last time {interval(r['estimate'], r['ci_low'], r['ci_high'])} % of the dose was in "
                                  f"the {organ} ({group}, consensus of {k} label{'s' * (k != 1)}, {level:g} % interval).")  # fmt: skip
                 sentences += _do_labels_agree(rows, r)
     animals = results["observations"]["subject"].nunique() if len(results["observations"]) else 0
@@ -183,13 +165,14 @@ def _forests(results: ResultFolder, palette: dict[str, str]) -> list[dict[str, A
     if len(consensus) == 0:
         return []
     for (group, quantity), rows in consensus.groupby(["group", "quantity"], sort=False):
-        if not str(quantity).startswith(organ) or rows["estimate"].notna().sum() == 0:
+        if not str(quantity).startswith(f"{organ}_") or rows["estimate"].notna().sum() == 0:
             continue
         summary = rows[rows["label"] == "consensus"].iloc[0]
         unit = next((u for u in rows["unit"] if u), "")
         table = [{"label": r["label"], "text": interval(r["estimate"], r["ci_low"], r["ci_high"]), "weight": r["weight"],
                   "reason": r["reason"]} for _, r in rows.iterrows()]  # fmt: skip
-        what = "taken up by the last time" if str(quantity).endswith("uptake_pct_id") else "at its peak"
+        what = "taken up by the last time" if "_uptake_" in str(quantity) else "at its peak"
+        what += ", with the blood in its vessels" if "_with_vessels_" in str(quantity) else ""
         found.append({"title": f"{organ}, {what} ({group})", "svg": forest(rows, palette, unit), "rows": table,
                       "i2": summary["i2"], "tau2": summary["tau2"], "low": summary["prediction_low"],
                       "high": summary["prediction_high"], "quantity": quantity})  # fmt: skip

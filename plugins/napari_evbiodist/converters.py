@@ -7,8 +7,10 @@ own field of view, because a region drawn in one space and measured in another g
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from evbiodist.batch.scans import outline_colour
 from evbiodist.imaging.organs import OrganMap
+from evbiodist.io.ome_zarr import scan_level
 from evbiodist.io.scan import Scan
 
 if TYPE_CHECKING:
@@ -51,8 +54,11 @@ def scan_to_layers(scan: Scan) -> list[FullLayerData]:
     >>> photograph[1]["scale"], photograph[1]["translate"]
     ((0.25, 0.25), (-0.125, -0.125))
     """
-    layers = [_image(_signal(scan), scan, scan.name, scan.axes[:-2], unit="counts" if scan.lazy else scan.unit,
-                     colormap="inferno")]  # fmt: skip
+    levels = _levels(scan) if scan.lazy else []
+    data: Any = [_signal(level) for level in levels] if len(levels) > 1 else _signal(scan)
+    layers = [_image(data, scan, scan.name, scan.axes[:-2], unit=scan.unit, colormap="inferno")]
+    if len(levels) > 1:
+        layers[0][1]["multiscale"] = True
     if scan.photograph is not None:
         # half transparent: a white body would drown the signal added to it
         title = f"{scan.name} photograph"
@@ -60,21 +66,50 @@ def scan_to_layers(scan: Scan) -> list[FullLayerData]:
     return layers
 
 
-def _signal(scan: Scan) -> NDArray[Any]:
-    """Return the calibrated image; counts that nothing is done to, or that are still on disk, stay as they are."""
-    if scan.lazy:
-        return scan.counts
+def _levels(scan: Scan) -> list[Scan]:
+    """Return the pyramid of an OME-Zarr on disk, full resolution first; nothing where levels do not fit together."""
+    if scan.path is None or not scan.path.is_dir() or "levels" not in scan.header:
+        return []
+    if not (np.ndim(scan.offset) == np.ndim(scan.scale) == 0):
+        return []
+    found = [scan]
+    for number in range(1, scan.header["levels"].count(";") + 1):
+        level = scan_level(scan.path, number)
+        if level.axes != scan.axes or math.prod(level.counts.shape) >= math.prod(found[-1].counts.shape):
+            break
+        found.append(level)
+    return [replace(level, offset=scan.offset, scale=scan.scale) for level in found]
+
+
+def _signal(scan: Scan) -> Any:
+    """Return the calibrated image, as dask where pixels are still on disk; counts that nothing is done to stay counts."""
     plain = np.ndim(scan.offset) == np.ndim(scan.scale) == 0 and (scan.offset, scan.scale) == (0, 1)
-    return scan.counts if plain else scan.signal()
+    if not scan.lazy:
+        return scan.counts if plain else scan.signal()
+    import dask.array as da
+
+    chunks = getattr(scan.counts, "chunks", None) or (*[1] * (scan.counts.ndim - 2), *scan.plane_shape)
+    counts = da.from_array(scan.counts, chunks=tuple(int(n) for n in chunks), name=False, fancy=False, asarray=True)
+    return counts if plain else (counts.astype(np.float64) - scan.offset) * scan.scale
 
 
-def _image(image: NDArray[Any], scan: Scan, name: str, leading: str = "", *, unit: str, **shown: Any) -> FullLayerData:
+def _image(image: Any, scan: Scan, name: str, leading: str = "", *, unit: str, **shown: Any) -> FullLayerData:
+    finest = image[0] if isinstance(image, list) else image
     keywords = {
-        **_place(scan, image.shape[-2:], leading),
+        **_place(scan, finest.shape[-2:], leading),
         "name": name,
         "blending": "additive",
-        "contrast_limits": _contrast_limits(image),
-        "metadata": {KEY: {"scan": scan, "unit": unit}},
+        "contrast_limits": _contrast_limits(image[-1] if isinstance(image, list) else image),
+        "metadata": {
+            KEY: {
+                "scan": scan,
+                "unit": unit,
+                "calibration": _calibration(scan),
+                "flags": scan.flags,
+                "notes": scan.notes,
+                "warnings": scan.warnings,
+            }
+        },
         **shown,
     }
     return image, keywords, "image"
@@ -97,7 +132,20 @@ def _place(scan: Scan, shape: tuple[int, ...], leading: str = "") -> dict[str, t
     }
 
 
-def _contrast_limits(image: NDArray[Any]) -> tuple[float, float]:
+def _calibration(scan: Scan) -> str:
+    """Return in words what turned counts into the layer's values."""
+    if np.ndim(scan.offset) or np.ndim(scan.scale):
+        return f"(counts - offset) x scale in {scan.unit}, pixel by pixel or frame by frame"
+    if (scan.offset, scan.scale) == (0, 1):
+        return f"values as stored, {scan.unit}"
+    return f"(counts - {float(scan.offset):g}) x {float(scan.scale):g}, {scan.unit}"
+
+
+def _contrast_limits(image: Any) -> tuple[float, float]:
+    """Return the range that is shown, by a thinned image; of one on disk a thinned middle plane is read, nothing else."""
+    if not isinstance(image, np.ndarray):
+        steps = [slice(None, None, max(1, n // 500)) for n in image.shape[-2:]]
+        image = np.asarray(image[(*(n // 2 for n in image.shape[:-2]), *steps)])
     sample = image.reshape(-1)[:: max(1, image.size // _MOST_PIXELS_LOOKED_AT)]
     finite = sample[np.isfinite(sample)]
     if finite.size == 0:
@@ -126,9 +174,10 @@ def organs_to_layer(organs: OrganMap, scan: Scan) -> FullLayerData:
     >>> layer[1]["features"]["organ"].tolist(), layer_to_organs(layer, scan).areas()
     (['liver', 'brain'], {'liver': 1, 'brain': 2})
     """
-    told = {"origin": organs.origin, "outline_px": organs.outline_px, "notes": organs.notes}
+    told = {"organs": organs, "origin": organs.origin, "outline_px": organs.outline_px, "notes": organs.notes,
+            "confidence": dict(organs.confidence), "unresolved": organs.unresolved}  # fmt: skip
     keywords = {
-        **_place(scan, organs.labels.shape),
+        **_place(scan, organs.labels.shape[-2:], "Z" * (organs.labels.ndim - 2)),
         "name": f"{scan.name} organs",
         "features": {
             INDEX: np.array(list(organs.names), dtype=int),
@@ -169,29 +218,40 @@ def layer_to_organs(layer: FullLayerData, scan: Scan) -> OrganMap:
     """
     data, keywords, _ = layer
     title = f"labels layer '{keywords.get('name', '')}'"
-    labels = _plane(data, title)
+    labels = _plane(data, title, len(scan.frame_shape))
     _check_place(keywords, labels.shape, scan, title)
-    names = _names(keywords.get("features"), title)
+    names = feature_names(keywords.get("features"), title)
     unnamed = sorted({int(v) for v in np.unique(labels)} - {0, *names})
     if unnamed:
         raise ValueError(f"pixel values {unnamed} of the {title} have no organ; "
                          f"name them in its features table, columns '{INDEX}' and '{ORGAN}'")  # fmt: skip
     told = (keywords.get("metadata") or {}).get(KEY, {})
     origin = told.get("origin", _DRAWN)
-    if told and told["sha256"] != _digest(labels) and not origin.endswith(_EDITED):
+    untouched = bool(told) and told["sha256"] == _digest(labels)
+    if untouched and isinstance(told.get("organs"), OrganMap) and told["organs"].names == names:
+        return replace(told["organs"], labels=labels)
+    if told and not untouched and not origin.endswith(_EDITED):
         origin += _EDITED
     return OrganMap(labels, names, origin, told.get("outline_px", 0.0), tuple(told.get("notes", ())))
 
 
-def _plane(data: Any, title: str) -> NDArray[np.int32]:
+def _plane(data: Any, title: str, ndim: int) -> NDArray[np.int32]:
     array = np.array(data)
-    if array.ndim < 2 or array.size != np.prod(array.shape[-2:]):
-        raise ValueError(f"the {title} has shape {array.shape}; expected (Y, X): draw the organs once for all frames")
-    return array.reshape(array.shape[-2:]).astype(np.int32)
+    if array.ndim < ndim or array.size != np.prod(array.shape[-ndim:]):
+        expected = "(Z, Y, X)" if ndim == 3 else "(Y, X)"
+        raise ValueError(
+            f"the {title} has shape {array.shape}; expected {expected}: draw the organs once for all frames"
+        )
+    return array.reshape(array.shape[-ndim:]).astype(np.int32)
 
 
-def _names(features: Any, title: str) -> dict[int, str]:
-    """Return the organ of each pixel value; rows without an organ name nothing."""
+def feature_names(features: Any, title: str) -> dict[int, str]:
+    """Return the organ of each pixel value from a features table; rows without an organ name nothing.
+
+    Raises
+    ------
+    ValueError : no columns `index` and `organ`, or a pixel value with two names.
+    """
     if features is None or INDEX not in features or ORGAN not in features:
         raise ValueError(f"the {title} does not say which organ a pixel value is; "
                          f"give its features table the columns '{INDEX}' and '{ORGAN}'")  # fmt: skip
@@ -207,8 +267,8 @@ def _names(features: Any, title: str) -> dict[int, str]:
 
 def _check_place(keywords: Mapping[str, Any], shape: tuple[int, ...], scan: Scan, title: str) -> None:
     """Refuse a layer that was moved, turned, or drawn over something else than the scan."""
-    wanted = _place(scan, shape)
-    scale, shift = (np.array(keywords.get(key, [default, default]), float)[-2:]
+    wanted = _place(scan, shape[-2:], "Z" * (len(shape) - 2))
+    scale, shift = (np.array(keywords.get(key, [default] * len(shape)), float)[-len(shape):]
                     for key, default in (("scale", 1.0), ("translate", 0.0)))  # fmt: skip
     turned = any(
         not np.allclose(matrix, np.eye(len(matrix)))

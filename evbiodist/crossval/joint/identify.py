@@ -150,8 +150,4 @@ def _judged(sd: float, before: float, alone: float, rests: tuple[str, ...]) -> t
         return "labels", (), "the readings of all labels together determine it"
     if not rests:
         return "priors", (), "it rests on several things known of labels, of which no single one is needed"
-    return (
-        "priors",
-        rests,
-        f"without what is known of {'; of '.join(rests)} it would be more than {_RESTS:g} times as uncertain",
-    )
+    return "priors", rests, f"it rests on what is known of {'; of '.join(rests)}"

@@ -1,0 +1,173 @@
+"""What the report says of labels: whether they agree, which one misreads and how, and what the joint answer rests on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+from evbiodist.crossval.agreement_table import ALL_ORGANS, ICH_M10_NOTE
+from evbiodist.report.figures import COLOURS
+from evbiodist.report.folder import ResultFolder
+from evbiodist.report.label_figures import bias_map, difference_panel, predicted_panel
+from evbiodist.report.words import interval, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STEPS, _LEARNED, _RANK = 5, 20.0, "structural rank"
+#: Words of identifiability.csv as readers meet them.
+_FROM = {
+    "labels": "the readings of all labels together",
+    "priors": "only with what is known of labels",
+    "nothing": "not at all",
+}
+
+
+def label_sections(results: ResultFolder, palette: dict[str, str]) -> list[dict[str, Any]]:
+    """Return what the template shows of each group whose labels have a joint answer, figures included."""
+    alerts = results["alerts"]
+    groups = sorted(set(alerts["group"])) if len(alerts) else []
+    return [_section(results, group, palette) for group in groups]
+
+
+def _section(results: ResultFolder, group: str, palette: dict[str, str]) -> dict[str, Any]:
+    mine = {name: _of(results[name], group) for name in ("alerts", "label_bias", "identifiability", "left_out", "predicted",
+                                                         "next_steps", "influence", "label_parameters", "ranks")}  # fmt: skip
+    organ = results.study["settings"]["crossval"]["organ"]
+    return {
+        "group": group,
+        "answers": _answers(_of(results["consensus"], group), organ),
+        "alerts": _records(mine["alerts"]),
+        "map": bias_map(mine["label_bias"]) if len(mine["label_bias"]) else "",
+        "pairs": _pairs(results, group),
+        "organs": _legend(results, group),
+        "predicted": _predicted(mine["predicted"], mine["left_out"], palette),
+        "identified": _identified(mine["identifiability"]),
+        "left_out": _left_out(mine["left_out"]),
+        "animals": _animals(mine["left_out"]),
+        "influence": [r | {"text": interval(r["estimate"], r["ci_low"], r["ci_high"])} for r in _records(mine["influence"])
+                      if r["quantity"] == f"{organ}_uptake_pct_id"],
+        "parameters": _parameters(mine["label_parameters"]),
+        "ranks": [r for r in _records(mine["ranks"]) if r["time_h"] == "all"],
+        "steps": [r["step"] for r in _records(mine["next_steps"])][:_STEPS],
+        "m10": ICH_M10_NOTE,
+    }  # fmt: skip
+
+
+def joint_sentences(results: ResultFolder, group: str) -> list[str]:
+    """Return the joint answer of the headline organ in words, beside the consensus, and the labels that misread."""
+    organ = results.study["settings"]["crossval"]["organ"]
+    level = 100 * results.study["settings"]["kinetics"]["level"]
+    rows = _of(results["consensus"], group)
+    joint = rows[(rows["quantity"] == f"{organ}_uptake_pct_id") & (rows["label"] == "joint")] if len(rows) else rows
+    if not len(joint):
+        return []
+    r = joint.iloc[0]
+    told = [f"All labels together say that {interval(r['estimate'], r['ci_low'], r['ci_high'])} % of the dose was in the {organ} "
+            f"by the last time ({group}, joint label model, {level:g} % interval)."]  # fmt: skip
+    told += [
+        f"{a['evidence'][0].upper()}{a['evidence'][1:]}."
+        for a in _records(_of(results["alerts"], group))
+        if a["accused"] == "yes"
+    ]
+    return told + ([f"Why they differ: {r['why']}."] if r["why"] else [])
+
+
+def _of(table: pd.DataFrame, group: str) -> pd.DataFrame:
+    return table[table["group"] == group] if len(table) else table
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _answers(consensus: pd.DataFrame, organ: str) -> list[dict[str, Any]]:
+    """Return the joint answer beside the consensus, for every quantity that has one."""
+    found = []
+    for quantity, rows in consensus.groupby("quantity", sort=False):
+        joint, pooled = rows[rows["label"] == "joint"], rows[rows["label"] == "consensus"]
+        if len(joint) and (str(quantity).startswith(f"{organ}_") or not str(quantity).endswith("_pct_id")):
+            j = joint.iloc[0]
+            both = [interval(x["estimate"], x["ci_low"], x["ci_high"]) for x in (j, pooled.iloc[0])]
+            found.append({"quantity": quantity, "unit": j["unit"], "joint": both[0], "consensus": both[1], "why": j["why"],
+                          "flags": j["flags"].replace(";", ", ")})  # fmt: skip
+    return found
+
+
+def _means(results: ResultFolder, group: str) -> pd.DataFrame:
+    seen = _of(results["observations"], group)
+    seen = seen[seen["value"].notna() & (seen["below_lloq"] != "yes")]
+    return seen.groupby(["unit", "organ", "time_h", "label"])["value"].mean().unstack("label")
+
+
+def _legend(results: ResultFolder, group: str) -> list[tuple[str, str]]:
+    organs = sorted(set(_of(results["observations"], group)["organ"]))
+    return [(o, COLOURS[i % len(COLOURS)]) for i, o in enumerate(organs)]
+
+
+def _pairs(results: ResultFolder, group: str) -> list[dict[str, Any]]:
+    """Return a panel for every pair of labels over all organs."""
+    agreement, means = _of(results["agreement"], group), _means(results, group)
+    organs = [o for o, _ in _legend(results, group)]
+    found = []
+    for r in _records(agreement[agreement["organ"] == ALL_ORGANS]) if len(agreement) else []:
+        both = means.loc[r["unit"]][[r["label_a"], r["label_b"]]].dropna()
+        both = both[(both > 0).all(axis=1)]
+        if len(both) < 3 or math.isnan(r["ratio"]):
+            continue
+        points = both.reset_index().rename(columns={r["label_a"]: "a", r["label_b"]: "b"})[["organ", "a", "b"]]
+        import pandas as pd
+
+        found.append({"title": f"{r['label_a']} over {r['label_b']}", "svg": difference_panel(points, pd.Series(r), organs),
+                      "text": interval(r["ratio"], r["ratio_low"], r["ratio_high"]), "n": len(both),
+                      "limits": f"{number(r['ratio_loa_low'])} to {number(r['ratio_loa_high'])}"})  # fmt: skip
+    return found
+
+
+def _predicted(predicted: pd.DataFrame, left_out: pd.DataFrame, palette: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the panels of every left-out label."""
+    if not len(predicted):
+        return []
+    labels = predicted[predicted["kind"] == "label"]
+    scores = {r["left_out"]: r for r in _records(left_out[left_out["kind"] == "label"])}
+    found = []
+    for label, rows in labels.groupby("left_out", sort=True):
+        score = scores[label]
+        colour = palette[str(label)]
+        panels = [{"organ": o, "svg": predicted_panel(part, colour)} for o, part in rows.groupby("organ", sort=True)]
+        found.append({"label": label, "panels": panels, "rank": score["rank"], "coverage": score["coverage_pct"],
+                      "log_density": score["log_density"], "of": len(scores)})  # fmt: skip
+    return sorted(found, key=lambda f: f["rank"])
+
+
+def _identified(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [r | {"text": f"{r['value']:.0f}" if r["quantity"] == _RANK else interval(r["value"], r["ci_low"], r["ci_high"]),
+                 "source": _FROM[r["determined_by"]]}
+            for r in _records(table) if not r["quantity"].endswith("_with_vessels_pct_id")]  # fmt: skip
+
+
+def _left_out(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        r | {"text": interval(r["value"], r["ci_low"], r["ci_high"])} for r in _records(table) if r["kind"] != "animal"
+    ]
+
+
+def _animals(table: pd.DataFrame) -> str:
+    """Return in a sentence how far a single animal moves the answer."""
+    animals = [r for r in _records(table) if r["kind"] == "animal" and not math.isnan(r["change_pct"])]
+    if not animals:
+        return ""
+    most = max(animals, key=lambda r: abs(r["change_pct"]))
+    return (f"Leaving out one of {len(animals)} animals moves {most['quantity']} by {abs(most['change_pct']):.2g} % at most "
+            f"({most['left_out']}).")  # fmt: skip
+
+
+def _parameters(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the labels' own parameters by label, those the study taught something about first."""
+    rows = [r | {"name": f"{r['parameter']} {r['organ']}".strip(), "learned": r["learned_pct"] > _LEARNED,
+                 "text": interval(r["value"], r["ci_low"], r["ci_high"]),
+                 "before": interval(r["prior_median"], r["prior_low"], r["prior_high"])}
+            for r in _records(table)]  # fmt: skip
+    return [{"label": label, "rows": sorted(own, key=lambda r: (not r["learned"], r["name"]))}
+            for label, own in ((k, list(g)) for k, g in itertools.groupby(rows, key=lambda r: r["label"]))]  # fmt: skip

@@ -1,0 +1,271 @@
+"""What the organs panel does, without a window: find organs, show how sure they are, name, copy and draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evbiodist.imaging.atlas import segment_atlas
+from evbiodist.imaging.clusters import cluster_curves
+from evbiodist.imaging.organs import OrganMap
+from evbiodist.imaging.register import calibrated_frame, register_series
+from evbiodist.imaging.segment import segment_body, segment_tray
+from evbiodist.io.scan import Scan
+from evbiodist.study.model import ImagingSettings
+from evbiodist.study.vocabulary import organ_name
+from napari_evbiodist.converters import KEY, ORGAN, _place
+
+if TYPE_CHECKING:
+    from napari.types import FullLayerData
+
+HOW: tuple[str, ...] = ("tray", "body", "atlas", "clusters")
+
+
+def segment(
+    scan: Scan,
+    how: str,
+    settings: ImagingSettings | None = None,
+    *,
+    animals: int | None = None,
+    view: Literal["dorsal", "ventral", "left", "right"] = "dorsal",
+    weight_g: float | None = None,
+    clusters: int = 4,
+) -> OrganMap:
+    """Find organs by one of the core's ways.
+
+    Parameters
+    ----------
+    scan : with a photograph where there is one.
+    how : `tray` (by the layout in `settings`), `body` (whole animals), `atlas` (organs in one animal's outline) or `clusters`
+        (groups of like time curves, named `cluster_1`, ... until somebody names them).
+    settings : of the study, for the tray's layout.
+    animals : how many lie on the stage, when known.
+    view, weight_g : of the animal, for the atlas.
+    clusters : how many.
+
+    Raises
+    ------
+    ValueError : another word, or why nothing was found.
+    """
+    settings = settings or ImagingSettings()
+    if how == "tray":
+        return segment_tray(scan, settings.tray or None, settings.tray_organs or None)
+    if how == "body":
+        return segment_body(scan, expected=animals)
+    if how == "atlas":
+        return segment_atlas(scan, view=view, weight_g=weight_g)
+    if how == "clusters":
+        return cluster_curves(scan, clusters).named({n: f"cluster_{n}" for n in range(1, clusters + 1)})
+    raise ValueError(f"'{how}' is no way to find organs; known: {', '.join(HOW)}")
+
+
+def probability_layer(organs: OrganMap, scan: Scan, organ: str) -> FullLayerData:
+    """Return how much of each pixel belongs to an organ, 0 to 1, as an image layer.
+
+    Raises
+    ------
+    ValueError : an organ that the map does not have.
+    """
+    if organ not in organs.organs:
+        raise ValueError(f"the {organs.origin} has no {organ}; it has {', '.join(organs.organs)}")
+    share = organs.share(organ)
+    keywords = {**_place(scan, share.shape[-2:], "Z" * (share.ndim - 2)), "name": f"{scan.name} {organ}, probability",
+                "contrast_limits": (0.0, 1.0), "colormap": "viridis", "opacity": 0.6, "blending": "translucent",
+                "metadata": {KEY: {"organ": organ, "unit": "probability"}}}  # fmt: skip
+    return share, keywords, "image"
+
+
+def not_resolvable(organs: OrganMap) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return the pixels of organs whose light cannot be told apart, in the shape of `labels`, and a sentence a pair.
+
+    Examples
+    --------
+    >>> organs = OrganMap(np.array([[1, 2, 3]]), {1: "heart", 2: "lung", 3: "liver"}, "planar atlas", unresolved=(("heart", "lung"),))
+    >>> mask, sentences = not_resolvable(organs)
+    >>> mask.tolist(), sentences
+    ([[True, True, False]], ('heart and lung are not resolvable in this view: report them together or add a view or band',))
+    """
+    mask = np.zeros(organs.labels.shape, bool)
+    for organ in {name for pair in organs.unresolved for name in pair}:
+        mask |= organs.mask(organ)
+    sentences = (f"{a} and {b} are not resolvable in this view: report them together or add a view or band"
+                 for a, b in organs.unresolved)  # fmt: skip
+    return mask, tuple(sentences)
+
+
+def rename(organs: OrganMap, names: Mapping[int, str]) -> OrganMap:
+    """Give pixel values other names, in the spelling of the vocabulary; what is known of the old names goes.
+
+    Raises
+    ------
+    ValueError : a value that no pixel has, or a name without letters.
+
+    Examples
+    --------
+    >>> rename(OrganMap(np.array([[1, 2]]), {1: "a", 2: "b"}, "drawn"), {1: "Kidneys"}).names
+    {1: 'kidney', 2: 'b'}
+    """
+    strange = sorted(set(names) - set(organs.names))
+    if strange:
+        raise ValueError(f"pixel values {strange} are not in the {organs.origin}; it has {sorted(organs.names)}")
+    table = {value: organ_name(name) for value, name in names.items()}
+    blank = sorted(value for value, name in table.items() if not name)
+    if blank:
+        raise ValueError(f"the names of pixel values {blank} hold no letters; give the name of an organ, such as liver")
+    gone = {organs.names[value] for value in table}
+    return replace(organs, names={**organs.names, **table}, fractions=None,
+                   confidence={o: c for o, c in organs.confidence.items() if o not in gone},
+                   unresolved=tuple(p for p in organs.unresolved if not gone & set(p)))  # fmt: skip
+
+
+def copy_organs(organs: OrganMap, source: Scan, target: Scan, by: str = "identity") -> OrganMap:
+    """Bring one scan's organs onto another scan.
+
+    Parameters
+    ----------
+    organs : of `source`.
+    source, target : single frames of the same field of view.
+    by : `identity` where nothing moved, else how `register_series` matches the two: `intensity` or `body`.
+
+    Returns
+    -------
+    OrganMap : on the target's grid; a note says so where the scans could not be matched and the organs lie unmoved.
+
+    Raises
+    ------
+    ValueError : other fields of view, several frames, another word, or organs that left the frame.
+    """
+    if by not in ("identity", "intensity", "body"):
+        raise ValueError(f"'{by}' is no way to bring organs onto another scan; known: identity, intensity, body")
+    _check_same_view(source, target)
+    if by == "identity":
+        return organs.resized(target.frame_shape)
+    if source.frame_shape != target.frame_shape:
+        raise ValueError(f"{source.name} is {source.frame_shape} pixels, {target.name} {target.frame_shape}; "
+                         "scans are registered on the same grid: copy by identity")  # fmt: skip
+    frames = np.stack([_only_frame(source), _only_frame(target)])
+    axes = "T" + "ZYX"[-len(source.frame_shape) :]
+    pair = Scan(target.name, None, frames, axes, source.pixel_size_mm, source.unit, slice_mm=source.slice_mm)
+    found = register_series(pair, by, 0)  # type: ignore[arg-type]
+    return found.apply(organs.resized(source.frame_shape), 1)
+
+
+def propagate(organs: OrganMap, scan: Scan, reference: int = 0, by: str = "intensity") -> tuple[OrganMap, ...]:
+    """Return the organs of one frame as they lie in every frame of a series.
+
+    Parameters
+    ----------
+    organs : outlined on frame `reference`.
+    scan : a series in memory.
+    by : `intensity` or `body`, as for `register_series`.
+    """
+    found = register_series(scan, by, reference)  # type: ignore[arg-type]
+    return tuple(found.apply(organs, t) for t in range(scan.extent("T")))
+
+
+def _only_frame(scan: Scan) -> NDArray[np.float64]:
+    if int(np.prod(scan.counts.shape)) != int(np.prod(scan.frame_shape)):
+        raise ValueError(
+            f"{scan.name} has several frames ({scan.axes} {scan.counts.shape}); organs are copied between single frames"
+        )
+    return calibrated_frame(scan, 0)
+
+
+def _check_same_view(a: Scan, b: Scan) -> None:
+    """Refuse scans that do not show the same extent, in mm where both know it, else in pixels."""
+    if len(a.frame_shape) != len(b.frame_shape):
+        raise ValueError(f"{a.name} is {a.axes}, {b.name} {b.axes}; organs are copied between images of the same kind")
+    if a.spacing_mm and b.spacing_mm:
+        extents = [np.multiply(s.frame_shape, s.spacing_mm) for s in (a, b)]
+        same, unit = bool(np.allclose(*extents, rtol=1e-3)), "mm"
+    else:
+        extents = [np.array(s.frame_shape) for s in (a, b)]
+        same, unit = bool(np.array_equal(*extents)), "pixels of unknown size"
+    if not same:
+        raise ValueError(f"{a.name} shows {_times(extents[0])} {unit}, {b.name} {_times(extents[1])}; "
+                         "organs are copied only within the same field of view")  # fmt: skip
+
+
+def _times(extent: NDArray[Any]) -> str:
+    return " x ".join(f"{float(n):g}" for n in extent)
+
+
+def polygons_to_organs(layer: FullLayerData, scan: Scan, base: OrganMap | None = None) -> OrganMap:
+    """Turn the polygons of a shapes layer into organs: a pixel belongs to a polygon when its centre lies inside or on the edge.
+
+    Parameters
+    ----------
+    layer : (data, keywords, "shapes"): polygons and rectangles; the features table names each in its column `organ`. Where
+        polygons overlap, the one drawn later wins.
+    scan : over which they were drawn; the layer's scale and place are respected.
+    base : organs that stay where no polygon lies.
+
+    Raises
+    ------
+    ValueError : lines or ellipses, a polygon without a name or without a pixel, a turned layer, or a volume.
+
+    Examples
+    --------
+    >>> scan = Scan("tray", None, np.ones((4, 4)), "YX", (0.5, 0.5))
+    >>> square = np.array([[0.2, 0.2], [0.2, 1.2], [1.2, 1.2], [1.2, 0.2]])  # mm; centres lie at 0, 0.5, 1.0, 1.5
+    >>> layer = ([square], {"features": {"organ": ["liver"]}, "units": ("mm", "mm")}, "shapes")
+    >>> polygons_to_organs(layer, scan).labels.tolist()
+    [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    """
+    from skimage.measure import grid_points_in_poly
+
+    data, keywords, _ = layer
+    title = f"shapes layer '{keywords.get('name', '')}'"
+    if "Z" in scan.axes:
+        raise ValueError(f"{scan.name} is a volume; draw its organs with the brush on a labels layer")
+    organs = _polygon_names(keywords, len(data), title)
+    labels = np.zeros(scan.plane_shape, np.int32) if base is None else base.resized(scan.plane_shape).labels.copy()
+    names = {} if base is None else dict(base.names)
+    for number, (points, organ) in enumerate(zip(data, organs, strict=True), 1):
+        inside = grid_points_in_poly(scan.plane_shape, _in_pixels(points, keywords, scan, title))
+        if not inside.any():
+            raise ValueError(f"polygon {number} ({organ}) of the {title} holds the centre of no pixel of {scan.name}; "
+                             "draw it larger, or over the scan")  # fmt: skip
+        value = next((v for v, name in names.items() if name == organ), max([*names, 0]) + 1)
+        names[value] = organ
+        labels[inside] = value
+    return OrganMap(labels, names, "drawn in napari" if base is None else f"{base.origin}, edited in napari",
+                    0.0 if base is None else base.outline_px)  # fmt: skip
+
+
+def _polygon_names(keywords: Mapping[str, Any], count: int, title: str) -> list[str]:
+    kinds = keywords.get("shape_type", "polygon")
+    kinds = [kinds] * count if isinstance(kinds, str) else list(kinds)
+    strange = sorted({k for k in kinds if k not in ("polygon", "rectangle")})
+    if strange:
+        raise ValueError(f"the {title} holds shapes of kind {', '.join(strange)}; expected polygons or rectangles")
+    features = keywords.get("features")
+    named = list(features[ORGAN]) if features is not None and ORGAN in features else []
+    found = [organ_name(n) if isinstance(n, str) else "" for n in named] or [""] * count
+    blank = [number for number, name in enumerate(found, 1) if not name]
+    if blank or not count:
+        raise ValueError(f"polygons {blank} of the {title} have no organ; name each in its features table, column '{ORGAN}'"
+                         if count else f"the {title} holds no polygon; draw one")  # fmt: skip
+    return found
+
+
+def _in_pixels(points: Any, keywords: Mapping[str, Any], scan: Scan, title: str) -> NDArray[np.float64]:
+    """Return a polygon's corners in pixels of the scan, the centre of pixel 0 at 0."""
+    for matrix in (keywords.get("rotate"), keywords.get("affine")):
+        if matrix is not None and not np.allclose(matrix, np.eye(len(matrix))):
+            raise ValueError(f"the {title} is turned; draw on a shapes layer that is not")
+    corners: NDArray[np.float64] = np.asarray(points, dtype=np.float64)[:, -2:]
+    scale, shift = (
+        np.asarray(keywords.get(key, [default] * 2), float)[-2:]
+        for key, default in (("scale", 1.0), ("translate", 0.0))
+    )
+    return (corners * scale + shift) / np.asarray(scan.pixel_size_mm or (1.0, 1.0))
+
+
+def tell(organs: OrganMap) -> Sequence[tuple[str, int, float | None]]:
+    """Return (organ, pixels, confidence) of every organ; confidence None where a person drew."""
+    return [(name, pixels, organs.confidence.get(name)) for name, pixels in organs.areas().items()]

@@ -1,0 +1,85 @@
+"""The report on labels: the joint answer, who misreads and how, and what it rests on, as the tables have it."""
+
+import html
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from evbiodist.report.folder import read_results
+from evbiodist.report.html import write_report
+from evbiodist.report.label_figures import bias_map
+from evbiodist.report.label_section import label_sections
+
+
+@pytest.fixture(scope="module")
+def text(small_results):
+    return html.unescape((small_results / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def results(small_results):
+    return read_results(small_results)
+
+
+def table(folder, name):
+    return pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
+
+
+def test_the_joint_answer_opens_the_report(text, small_results):
+    rows = table(small_results, "consensus")
+    r = rows[(rows["quantity"] == "brain_uptake_pct_id") & (rows["label"] == "joint")].iloc[0]
+    shown = f"{float(r['estimate']):.3g} ({float(r['ci_low']):.3g} to {float(r['ci_high']):.3g}) % of the dose was in the brain"
+    answer = text[text.index('id="answer"') : text.index("</section>")]
+    assert shown in answer
+    assert "All labels together say that" in answer
+
+
+def test_every_label_has_its_case_and_its_row_in_the_map(text, small_results):
+    alerts = table(small_results, "alerts")
+    assert len(alerts) == 4
+    for sentence in alerts["evidence"]:
+        assert sentence in text
+    for ratio in table(small_results, "label_bias")["ratio"]:
+        assert f">{ratio:.2g}</text>" in text
+
+
+def test_pairs_predictions_and_next_steps_are_those_of_the_tables(text, results, small_results):
+    (section,) = label_sections(results, {n: "#000000" for n in ("DiR", "NanoLuc", "mCherry", "111In")})
+    assert len(section["pairs"]) == 6  # four labels
+    assert [f["label"] for f in section["predicted"]] == list(
+        table(small_results, "left_out").query("kind == 'label'").sort_values("rank")["left_out"])  # fmt: skip
+    steps = table(small_results, "next_steps")["step"]
+    assert section["steps"] == list(steps[:5])
+    for step in steps[:5]:
+        assert step in text
+    assert "nothing passes or fails" in text
+
+
+def test_what_the_answer_rests_on_is_told(text, small_results):
+    for r in table(small_results, "identifiability").itertuples():
+        if not r.quantity.endswith("_with_vessels_pct_id"):
+            assert r.quantity in text
+            assert r.reason in text
+
+
+def test_folders_without_these_tables_still_have_a_report(small_results, tmp_path):
+    """Results of an earlier version, or of one label, have no joint answer."""
+    copy = shutil.copytree(small_results, tmp_path / "old")
+    for name in ("alerts", "ranks", "label_bias", "label_parameters", "identifiability", "left_out", "predicted", "next_steps",
+                 "influence", "assay_validation"):  # fmt: skip
+        (copy / f"{name}.csv").unlink()
+    text = write_report(copy).read_text(encoding="utf-8")
+    assert "Is it the vesicle or the label?" not in text
+    assert "Across labels" in text
+
+
+def test_a_map_shows_which_readings_are_sure():
+    rows = pd.DataFrame({"label": ["a<b", "a<b"], "organ": ["brain", "liver"], "ratio": [2.0, 1.1], "ratio_low": [1.5, 0.8],
+                         "ratio_high": [2.6, 1.4]})  # fmt: skip
+    drawn = bias_map(rows)
+    assert "a&lt;b" in drawn
+    assert "a<b" not in drawn
+    opacities = {float(x) for x in re.findall(r'opacity="([0-9.]+)"', drawn)}
+    assert 0.35 in opacities
