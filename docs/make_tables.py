@@ -31,6 +31,7 @@ ABOUT = {
     "left_out": "How well the rest predicts a label, organ, time or animal that was left out.",
     "predicted": "The predictions behind it, mean by mean. Animals are scored but not listed.",
     "next_steps": "What would shrink the interval of the headline quantity most.",
+    "posterior": "The whole posterior of the joint answer, where `posterior_draws` asks for it.",
     "assay_validation": "Linearity, limits, precision and accuracy of each label's readout, where calibration data were given.",
 }
 
@@ -150,6 +151,11 @@ OWN: dict[str, dict[str, str]] = {
         "times_h": "Times, h, joined by `;`.", "animals": "Animals at each time.",
         "gain_pct": "By how much the interval would shrink, %.", "relative_se_now": "Standard deviation of the logarithm now.",
         "relative_se_then": "The same with the step.", "step": "The step in words.",
+    },
+    "posterior": {
+        "quantity": "As in consensus.csv.", "value": "Median of the draws.",
+        "effective_draws": "Draws of equal weight that carry as much; the reason says when they are too few.",
+        "lost_pct": "Share of draws that could not be solved, %.",
     },
     "assay_validation": {
         "quantity": "What the row is about, such as `slope`, `r2`, `range_low`, `loq` or `recovery_pct`.",

@@ -67,6 +67,7 @@ class CrossValidation:
     label_parameters, label_bias, alerts : how each label lies, and the case against it.
     identifiability, left_out, predicted, next_steps : what the answer rests on, how the rest predicts what was left out, and
         what to measure next.
+    posterior : of the joint answer, where `settings.posterior_draws` asks for it.
     assay_validation : of the readouts, where calibration data were given.
     notes : what was left out and why.
     """
@@ -82,6 +83,7 @@ class CrossValidation:
     left_out: pd.DataFrame
     predicted: pd.DataFrame
     next_steps: pd.DataFrame
+    posterior: pd.DataFrame
     assay_validation: pd.DataFrame
     notes: tuple[str, ...]
 

@@ -414,6 +414,9 @@ def _held(text: str) -> tuple[str, float]:
 @click.option("--control", "controls", multiple=True, metavar="GROUP=KIND",
               help="What a control group got: free_label, background or vesicles; several times.")  # fmt: skip
 @click.option("--assay", default=None, help="Calibration data of the labels' readouts, for tables without a study.")
+@click.option(
+    "--posterior", type=click.IntRange(100), default=None, help="Also draw so often from the whole posterior (minutes)."
+)
 @click.option("--no-joint", is_flag=True, help="Agreement and consensus only, without the joint label model.")
 def crossval(**given: Any) -> None:
     """Bring the labels of observations (TABLE, result folder or study) to one vesicle answer, and say how each lies."""
@@ -429,6 +432,7 @@ def crossval(**given: Any) -> None:
     entry = _enter(given, tell)
     controls = dict(_control(text) for text in given["controls"])
     settings = _settings(entry, "crossval", organ=given["organ"], model=given["model"], controls=controls or None,
+                         posterior_draws=given["posterior"],
                          joint=False if given["no_joint"] else None)  # fmt: skip
     needs_organs(settings.crossval.model, entry.own_models)  # refuses an unknown model in words
     frame = frame_of(entry.observations)

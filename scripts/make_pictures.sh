@@ -15,4 +15,5 @@ from PIL import Image
 
 page = Image.open(f"{sys.argv[1]}/report.png").convert("RGB")
 page.crop((0, 0, 1160, 890)).save("docs/pictures/report.png", optimize=True)
+page.crop((0, 1790, 1160, 2640)).save("docs/pictures/labels.png", optimize=True)
 PY

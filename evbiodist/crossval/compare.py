@@ -74,6 +74,10 @@ ALERT_COLUMNS = (
 NEXT_COLUMNS = (*_PLACE, "rank", "quantity", "kind", "label", "times_h", "animals", "gain_pct", "relative_se_now",
                 "relative_se_then", "step")  # fmt: skip
 
+#: The whole posterior of the joint answer, where draws were asked for.
+POSTERIOR_COLUMNS = (*_PLACE, "quantity", "value", "se", "ci_low", "ci_high", "unit", "effective_draws", "lost_pct", "flags",
+                     "reason")  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -86,6 +90,7 @@ class Comparison:
     label_parameters, label_bias, alerts : how each label lies.
     identifiability, left_out, predicted, next_steps : what the answer rests on, how it stands without a label, organ, time or
         animal, and what to measure next.
+    posterior : of the joint answer, where draws were asked for.
     assay_validation : linearity, limits, precision and accuracy of each label's readout.
     notes : what was left out and why; what is missing.
     """
@@ -101,6 +106,7 @@ class Comparison:
     left_out: list[Row] = field(default_factory=list)
     predicted: list[Row] = field(default_factory=list)
     next_steps: list[Row] = field(default_factory=list)
+    posterior: list[Row] = field(default_factory=list)
     assay_validation: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -110,7 +116,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "agreement": AGREEMENT_COLUMNS, "ranks": RANK_COLUMNS, "consensus": CONSENSUS_COLUMNS,
     "influence": (*_PLACE, *(c for c in INFLUENCE_COLUMNS if c not in _PLACE)), "label_parameters": LABEL_COLUMNS,
     "label_bias": BIAS_COLUMNS, "alerts": ALERT_COLUMNS, "identifiability": IDENTIFIED_COLUMNS, "left_out": LEFT_OUT_COLUMNS,
-    "predicted": PREDICTED_COLUMNS, "next_steps": NEXT_COLUMNS, "assay_validation": ASSAY_COLUMNS,
+    "predicted": PREDICTED_COLUMNS, "next_steps": NEXT_COLUMNS, "posterior": POSTERIOR_COLUMNS, "assay_validation": ASSAY_COLUMNS,
 }  # fmt: skip
 
 #: Columns of these tables that hold words, beside those that all tables share.

@@ -309,7 +309,8 @@ class KineticsSettings(_Frozen):
 class CrossvalSettings(_Frozen):
     """What is compared across labels, and how they are brought to one answer.
 
-    `controls` says what groups of animals got that are not vesicles with a label; `leave_out` what is predicted from the rest.
+    `controls` says what groups of animals got that are not vesicles with a label; `leave_out` what is predicted from the rest;
+    `posterior_draws` how many draws of the whole posterior are made, which takes minutes.
     """
 
     organ: Organ = "brain"
@@ -319,6 +320,7 @@ class CrossvalSettings(_Frozen):
     controls: dict[str, Literal["vesicles", "free_label", "background"]] = Field(default_factory=dict)
     leave_out: tuple[Literal["label", "organ", "time", "animal"], ...] = ("label", "organ", "time", "animal")
     next_animals: int = Field(default=4, ge=1, le=1000)
+    posterior_draws: int = Field(default=0, ge=0, le=1_000_000)
     assay: str | None = None
 
 

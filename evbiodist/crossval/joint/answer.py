@@ -19,6 +19,7 @@ from evbiodist.crossval.joint.hypotheses import Worlds, explore
 from evbiodist.crossval.joint.identify import Identified, identified
 from evbiodist.crossval.joint.leave_out import LeftOut, leave_out
 from evbiodist.crossval.joint.plan import NextStep, next_steps
+from evbiodist.crossval.joint.posterior import JointPosterior, sample_joint
 from evbiodist.crossval.joint.profile import JointProfile, joint_profiles
 from evbiodist.crossval.joint.quantities import vesicle_quantities
 from evbiodist.kinetics.analyse import Dosings, by_vessel, common_dosing
@@ -41,6 +42,8 @@ Row = dict[str, Any]
 _MISFIT = 0.001
 #: Labels that a study without them might add: counted ones, because they bring a scale.
 _FURTHER = ("111In", "89Zr", "125I")
+#: Where the chance of draws comes from, so that a study's tables are the same again.
+_SEED = 20260
 #: Factor by which joint answer and consensus differ enough to be explained.
 _APART = 1.25
 
@@ -56,7 +59,7 @@ class JointAnswer:
     cases : against labels, the strongest first; biases : of labels.
     known : from where quantities and coordinates are known, by name; level : of intervals.
     left_out, steps : predictions of what was left out, and what to measure next for the quantity `aim`.
-    models : of labels, for an animal of this weight; notes : sentences.
+    models : of labels, for an animal of this weight; posterior : draws, where asked for; notes : sentences.
     """
 
     worlds: Worlds
@@ -71,6 +74,7 @@ class JointAnswer:
     steps: Sequence[NextStep]
     models: Mapping[str, LabelModel]
     aim: str
+    posterior: JointPosterior | None
     notes: Sequence[str]
 
     @property
@@ -173,9 +177,13 @@ def joint_answer(
     aim = next((n for n in headline if n in averaged), "")
     further = [label_model(n, Label(kind="radioactive", isotope=catalogue()[n].isotope)) for n in _FURTHER]
     steps = next_steps(worlds.best, models, aim, animals=settings.next_animals, further=further) if aim else []
+    drawn = None
+    if settings.posterior_draws:
+        drawn = sample_joint(worlds, list(averaged), draws=settings.posterior_draws, seed=_SEED, level=level)
+    without = leave_out(worlds, settings.leave_out, [aim] if aim else [], level)
     return JointAnswer(
         worlds, profiles, averaged, {n: _unit(n) for n in averaged}, cases, biases, known, level,
-        left_out=leave_out(worlds, settings.leave_out, [aim] if aim else [], level), steps=steps, models=models, aim=aim,
+        left_out=without, steps=steps, models=models, aim=aim, posterior=drawn,
         notes=_notes(worlds, cases, models, sorted(set(rows["group"].astype(str)))),
     )  # fmt: skip
 

@@ -24,9 +24,14 @@ Row = dict[str, Any]
 def answer_rows(answer: JointAnswer) -> dict[str, list[Row]]:
     """Return the rows of every table that the joint model fills, by the table's name."""
     return {
-        "label_parameters": list(_label_rows(answer)), "label_bias": list(_bias_rows(answer)), "alerts": list(_alert_rows(answer)),
-        "identifiability": list(_identified_rows(answer)), "left_out": list(_left_out_rows(answer)),
-        "predicted": [row for s in answer.left_out for row in _predicted_rows(s)], "next_steps": list(_step_rows(answer)),
+        "label_parameters": list(_label_rows(answer)),
+        "label_bias": list(_bias_rows(answer)),
+        "alerts": list(_alert_rows(answer)),
+        "identifiability": list(_identified_rows(answer)),
+        "left_out": list(_left_out_rows(answer)),
+        "predicted": [row for s in answer.left_out for row in _predicted_rows(s)],
+        "next_steps": list(_step_rows(answer)),
+        "posterior": list(_posterior_rows(answer)),
     }  # fmt: skip
 
 
@@ -173,3 +178,12 @@ def _step_rows(answer: JointAnswer) -> Iterator[Row]:
             "times_h": ";".join(f"{t:g}" for t in step.times_h),
             "animals": step.animals, "gain_pct": step.gain_pct, "relative_se_now": step.sd_now, "relative_se_then": step.sd_then,
             "step": step.words})  # fmt: skip
+
+
+def _posterior_rows(answer: JointAnswer) -> Iterator[Row]:
+    drawn = answer.posterior
+    for e in drawn.estimates if drawn else ():
+        unit, factor = answer.units[e.name]
+        yield ({"quantity": e.name, "value": factor * e.value, "se": factor * e.se, "ci_low": factor * e.ci_low,
+                "ci_high": factor * e.ci_high, "unit": unit, "effective_draws": drawn.effective if drawn else math.nan,
+                "lost_pct": 100 * drawn.lost if drawn else math.nan, "flags": join(e.flags), "reason": e.reason})  # fmt: skip

@@ -286,3 +286,16 @@ def test_names_of_labels_are_told_as_they_are(study, models):
     assert {r["label"] for r in found.alerts} == set(new.values())
     parameters = {r["parameter"] for r in found.label_parameters if r["label"] == "a.b=1"}
     assert {"free_fraction", "efficiency", "scale"} <= parameters
+
+
+def test_draws_of_the_posterior_are_a_table_when_asked_for(study, models):
+    asked = CrossvalSettings(leave_out=(), posterior_draws=100)
+    found = compared(study.observations, models, asked)
+    joint = {r["quantity"]: r for r in found.consensus if r["label"] == "joint"}
+    assert {r["quantity"] for r in found.posterior} == set(joint)
+    for r in found.posterior:
+        assert r["ci_low"] <= r["value"] <= r["ci_high"]
+        assert r["unit"] == joint[r["quantity"]]["unit"]
+        assert ("too few" in r["reason"]) == (r["effective_draws"] < 100)
+    brain = next(r for r in found.posterior if r["quantity"] == "brain_uptake_pct_id")
+    assert joint["brain_uptake_pct_id"]["ci_low"] < brain["value"] < joint["brain_uptake_pct_id"]["ci_high"]
