@@ -89,14 +89,16 @@ def _signal(scan: Scan) -> Any:
     import dask.array as da
 
     chunks = getattr(scan.counts, "chunks", None) or (*[1] * (scan.counts.ndim - 2), *scan.plane_shape)
-    counts = da.from_array(scan.counts, chunks=tuple(int(n) for n in chunks), name=False, fancy=False, asarray=True)
+    counts: Any = da.from_array(  # type: ignore[no-untyped-call]
+        scan.counts, chunks=tuple(int(n) for n in chunks), name=False, fancy=False, asarray=True
+    )
     return counts if plain else (counts.astype(np.float64) - scan.offset) * scan.scale
 
 
 def _image(image: Any, scan: Scan, name: str, leading: str = "", *, unit: str, **shown: Any) -> FullLayerData:
     finest = image[0] if isinstance(image, list) else image
     keywords = {
-        **_place(scan, finest.shape[-2:], leading),
+        **place(scan, finest.shape[-2:], leading),
         "name": name,
         "blending": "additive",
         "contrast_limits": _contrast_limits(image[-1] if isinstance(image, list) else image),
@@ -115,7 +117,7 @@ def _image(image: Any, scan: Scan, name: str, leading: str = "", *, unit: str, *
     return image, keywords, "image"
 
 
-def _place(scan: Scan, shape: tuple[int, ...], leading: str = "") -> dict[str, tuple[Any, ...]]:
+def place(scan: Scan, shape: tuple[int, ...], leading: str = "") -> dict[str, tuple[Any, ...]]:
     """Return the keywords that lay a grid of this (Y, X) shape over the scan's field of view.
 
     napari puts the centre of pixel 0 at `translate`, so grids of different pixels start at different places.
@@ -177,7 +179,7 @@ def organs_to_layer(organs: OrganMap, scan: Scan) -> FullLayerData:
     told = {"organs": organs, "origin": organs.origin, "outline_px": organs.outline_px, "notes": organs.notes,
             "confidence": dict(organs.confidence), "unresolved": organs.unresolved}  # fmt: skip
     keywords = {
-        **_place(scan, organs.labels.shape[-2:], "Z" * (organs.labels.ndim - 2)),
+        **place(scan, organs.labels.shape[-2:], "Z" * (organs.labels.ndim - 2)),
         "name": f"{scan.name} organs",
         "features": {
             INDEX: np.array(list(organs.names), dtype=int),
@@ -267,7 +269,7 @@ def feature_names(features: Any, title: str) -> dict[int, str]:
 
 def _check_place(keywords: Mapping[str, Any], shape: tuple[int, ...], scan: Scan, title: str) -> None:
     """Refuse a layer that was moved, turned, or drawn over something else than the scan."""
-    wanted = _place(scan, shape[-2:], "Z" * (len(shape) - 2))
+    wanted = place(scan, shape[-2:], "Z" * (len(shape) - 2))
     scale, shift = (np.array(keywords.get(key, [default] * len(shape)), float)[-len(shape):]
                     for key, default in (("scale", 1.0), ("translate", 0.0)))  # fmt: skip
     turned = any(

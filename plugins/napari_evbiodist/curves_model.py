@@ -15,7 +15,7 @@ from evbiodist.imaging.quantify import frame_of as scan_frame
 from evbiodist.imaging.quantify import quantify
 from evbiodist.io.scan import Scan
 from evbiodist.report.figures import means
-from napari_evbiodist.converters import INDEX, KEY, ORGAN, _place
+from napari_evbiodist.converters import INDEX, KEY, ORGAN, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +148,8 @@ def residual_layer(task: ScanTask, scan: Scan, organs: OrganMap, frame: int = 0)
     left = quantify(scan_frame(scan, frame), organs, settings).fit.residual
     known = np.abs(left[np.isfinite(left)])
     top = max(float(np.percentile(known, 99)) if known.size else 0.0, 1e-300)
-    keywords = {**_place(scan, left.shape[-2:], "Z" * (left.ndim - 2)), "name": f"{scan.name} residual", "colormap": "twilight_shifted",
+    keywords = {**place(scan, left.shape[-2:], "Z" * (left.ndim - 2)), "name": f"{scan.name} residual",
+                "colormap": "twilight_shifted",
                 "contrast_limits": (-top, top), "blending": "translucent",
                 "metadata": {KEY: {"scan": scan, "unit": scan.unit, "frame": frame}}}  # fmt: skip
     return left, keywords, "image"

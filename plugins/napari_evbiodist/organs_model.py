@@ -17,7 +17,7 @@ from evbiodist.imaging.segment import segment_body, segment_tray
 from evbiodist.io.scan import Scan
 from evbiodist.study.model import ImagingSettings
 from evbiodist.study.vocabulary import organ_name
-from napari_evbiodist.converters import KEY, ORGAN, _place
+from napari_evbiodist.converters import KEY, ORGAN, place
 
 if TYPE_CHECKING:
     from napari.types import FullLayerData
@@ -31,7 +31,7 @@ def segment(
     settings: ImagingSettings | None = None,
     *,
     animals: int | None = None,
-    view: Literal["dorsal", "ventral", "left", "right"] = "dorsal",
+    view: Literal["dorsal", "ventral"] = "dorsal",
     weight_g: float | None = None,
     clusters: int = 4,
 ) -> OrganMap:
@@ -73,7 +73,7 @@ def probability_layer(organs: OrganMap, scan: Scan, organ: str) -> FullLayerData
     if organ not in organs.organs:
         raise ValueError(f"the {organs.origin} has no {organ}; it has {', '.join(organs.organs)}")
     share = organs.share(organ)
-    keywords = {**_place(scan, share.shape[-2:], "Z" * (share.ndim - 2)), "name": f"{scan.name} {organ}, probability",
+    keywords = {**place(scan, share.shape[-2:], "Z" * (share.ndim - 2)), "name": f"{scan.name} {organ}, probability",
                 "contrast_limits": (0.0, 1.0), "colormap": "viridis", "opacity": 0.6, "blending": "translucent",
                 "metadata": {KEY: {"organ": organ, "unit": "probability"}}}  # fmt: skip
     return share, keywords, "image"
@@ -179,14 +179,12 @@ def _check_same_view(a: Scan, b: Scan) -> None:
     """Refuse scans that do not show the same extent, in mm where both know it, else in pixels."""
     if len(a.frame_shape) != len(b.frame_shape):
         raise ValueError(f"{a.name} is {a.axes}, {b.name} {b.axes}; organs are copied between images of the same kind")
-    if a.spacing_mm and b.spacing_mm:
-        extents = [np.multiply(s.frame_shape, s.spacing_mm) for s in (a, b)]
-        same, unit = bool(np.allclose(*extents, rtol=1e-3)), "mm"
-    else:
-        extents = [np.array(s.frame_shape) for s in (a, b)]
-        same, unit = bool(np.array_equal(*extents)), "pixels of unknown size"
+    known = a.spacing_mm is not None and b.spacing_mm is not None
+    first, second = (np.multiply(s.frame_shape, (s.spacing_mm if known else None) or (1.0,)) for s in (a, b))
+    unit = "mm" if known else "pixels of unknown size"
+    same = bool(np.allclose(first, second, rtol=1e-3 if known else 0.0))
     if not same:
-        raise ValueError(f"{a.name} shows {_times(extents[0])} {unit}, {b.name} {_times(extents[1])}; "
+        raise ValueError(f"{a.name} shows {_times(first)} {unit}, {b.name} {_times(second)} {unit}; "
                          "organs are copied only within the same field of view")  # fmt: skip
 
 

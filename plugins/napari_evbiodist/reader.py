@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari.types import FullLayerData
 
 #: Readers that give tables of organ values, which are no layers.
-_TABLES = (organ_tables.READER, living_image.READER, voistat.READER)
+TABLE_READERS = (organ_tables.READER, living_image.READER, voistat.READER)
 #: How many scans of a study are shown when it is dropped on the viewer; the others are in the study panel.
 FIRST_SCANS = 1
 
@@ -56,7 +56,7 @@ def napari_get_reader(path: str | list[str]) -> Callable[[str | list[str]], list
         reader = reader_for(paths[0])
     except UnreadableImage:
         return None
-    return None if reader in _TABLES else read_layers
+    return None if reader in TABLE_READERS else read_layers
 
 
 def read_layers(path: str | list[str]) -> list[FullLayerData]:

@@ -23,18 +23,18 @@ from evbiodist.batch import pipeline, store
 from evbiodist.batch.animals import process_any
 from evbiodist.batch.engine import run_tasks
 from evbiodist.batch.scans import ScanResult, find_organs, label_image, load_scan
-from evbiodist.imaging.organs import OrganMap
+from evbiodist.imaging.organs import OrganMap, from_label_image
 from evbiodist.io.registry import reader_for
 from evbiodist.io.scan import Scan
 from evbiodist.study.labels import fill
 from evbiodist.study.load import inside, load_study
-from evbiodist.study.model import OBSERVATION_COLUMNS, Label, ScanRecord, Settings, Study
+from evbiodist.study.model import OBSERVATION_COLUMNS, Label, Observation, ScanRecord, Settings, Study
 from evbiodist.study.problems import InputError, Problem, UnreadableImage
 from evbiodist.study.tables import explain
 from evbiodist.study.vocabulary import organ_name
-from napari_evbiodist.edits import Edit, Steps, append, digest, read_history
+from napari_evbiodist.edits import Edit, Steps, append, read_history
 from napari_evbiodist.organs_model import copy_organs
-from napari_evbiodist.reader import _TABLES, study_file
+from napari_evbiodist.reader import TABLE_READERS, study_file
 from napari_evbiodist.writers import save_organs
 
 #: Folder for the label images of edits, inside of the study.
@@ -268,7 +268,9 @@ class Session:
         image = self.scan(scan)
         table = dict(self.study.settings.imaging.organ_labels)
         renumbered = _on_table(organs, table)
-        renumbered.resized(image.frame_shape)
+        from_label_image(
+            renumbered.labels, {str(v): n for v, n in renumbered.names.items()}, image.frame_shape
+        )  # or refuse
         steps = self._steps.setdefault(scan, Steps(self._label_image(record, image)))
         self._put(record, image, renumbered, action, table)
         steps.add(renumbered)
@@ -284,7 +286,10 @@ class Session:
 
     def history(self, scan: str) -> tuple[Edit, ...]:
         """Return every edit of a scan's organs, the oldest first."""
-        return read_history(self._label_path(scan).with_name(f"{_file_name(scan)}.jsonl"))
+        kept = self._label_path(scan)
+        return read_history(
+            _history_of(kept if kept.is_file() else self.study.root / (self.record(scan).organs or "-"))
+        )
 
     def propagate(self, scan: str, by: str = "intensity") -> dict[str, str]:
         """Copy a scan's organs onto the later scans of the same animal, label, kind and view.
@@ -328,7 +333,10 @@ class Session:
             finer = [n / m for n, m in zip(image.plane_shape, organs.labels.shape[-2:], strict=True)]
             size = image.pixel_size_mm
             save_organs(path, organs, (size[0] * finer[0], size[1] * finer[1]) if size else None, image.slice_mm)
-            append(path.with_name(f"{_file_name(record.scan)}.jsonl"), Edit.of(organs, self.annotator, action))
+            earlier, history = _history_of(self.study.root / (record.organs or "-")), _history_of(path)
+            if earlier != history and earlier.is_file() and not history.exists():
+                store.write_bytes(history, earlier.read_bytes())
+            append(history, Edit.of(organs, self.annotator, action))
         except OSError as err:
             raise ValueError(f"edits are kept in '{EDITS}' inside the study's folder, which cannot be written "
                              f"({err.strerror or err}); copy the study to a folder of yours and open that") from err  # fmt: skip
@@ -341,10 +349,7 @@ class Session:
 
     def _restore(self, record: ScanRecord, action: str) -> None:
         first = next((r.organs for r in self._opened.scans if r.scan == record.scan), None)
-        append(
-            self._label_path(record.scan).with_name(f"{_file_name(record.scan)}.jsonl"),
-            Edit.of(None, self.annotator, action),
-        )
+        append(_history_of(self._label_path(record.scan)), Edit.of(None, self.annotator, action))
         self._change(record=record.model_copy(update={"organs": first}))
         self._forget(record)
 
@@ -410,7 +415,8 @@ class Session:
         tables, problems = pipeline.check_tables(self.study)
         if problems:
             raise InputError(problems)
-        rows, failures = [], {}
+        rows: list[Observation] = []
+        failures: dict[str, str] = {}
         for name in sorted(r.scan for r in self.study.scans) if scans is None else sorted(scans):
             try:
                 rows += self.run_scan(name).rows
@@ -473,8 +479,7 @@ class Session:
         target = folder / "organs" / source.name
         target.parent.mkdir(exist_ok=True)
         store.write_bytes(target, source.read_bytes())
-        history = source.with_name(f"{_file_name(record.scan)}.jsonl")
-        store.write_bytes(target.with_name(history.name), history.read_bytes())
+        store.write_bytes(_history_of(target), _history_of(source).read_bytes())
         return record.model_copy(update={"organs": target.relative_to(home).as_posix()})
 
     def _copy_files(self, home: Path) -> None:
@@ -527,7 +532,7 @@ class Session:
 def _images(path: Path) -> list[Path]:
     """Return a path that a reader takes as an image, or the images in a folder, by name."""
     try:
-        return [] if reader_for(path) in _TABLES else [path]
+        return [] if reader_for(path) in TABLE_READERS else [path]
     except UnreadableImage:
         if not path.is_dir():
             return []
@@ -537,7 +542,7 @@ def _images(path: Path) -> list[Path]:
 
 def _is_image_folder(path: Path) -> bool:
     try:
-        return reader_for(path) not in _TABLES
+        return reader_for(path) not in TABLE_READERS
     except UnreadableImage:
         return False
 
@@ -552,6 +557,11 @@ def _file_name(scan: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", scan).strip(".")[:80] or "scan"
     return plain if plain == scan else f"{plain}_{hashlib.sha256(scan.encode()).hexdigest()[:8]}"
+
+
+def _history_of(label_image: Path) -> Path:
+    """Return where the history of a label image lies: beside it."""
+    return label_image.with_name(f"{label_image.name.removesuffix('.ome.tif')}.jsonl")
 
 
 def _on_table(organs: OrganMap, table: dict[str, str]) -> OrganMap:

@@ -178,7 +178,7 @@ def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
     target = Path(path)
     if not target.name.lower().endswith((".zarr", ".ome.tif", ".ome.tiff")):
         target = target.with_name(target.name.removesuffix(target.suffix) + ".ome.tif")
-    save_organs(target, organs, size, lengths[0] if labels.ndim == 3 else None)  # type: ignore[arg-type]
+    save_organs(target, organs, size, lengths[0] if labels.ndim == 3 else None)
     return [str(target)]
 
 

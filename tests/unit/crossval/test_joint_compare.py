@@ -43,7 +43,7 @@ def compared(table, models, settings=FEW, **more):
 
 @pytest.fixture(scope="module")
 def whole(study, models):
-    return compared(study.observations, models, CrossvalSettings())
+    return compared(study.observations, models, CrossvalSettings(posterior_draws=100))
 
 
 def missing(value):
@@ -288,14 +288,12 @@ def test_names_of_labels_are_told_as_they_are(study, models):
     assert {"free_fraction", "efficiency", "scale"} <= parameters
 
 
-def test_draws_of_the_posterior_are_a_table_when_asked_for(study, models):
-    asked = CrossvalSettings(leave_out=(), posterior_draws=100)
-    found = compared(study.observations, models, asked)
-    joint = {r["quantity"]: r for r in found.consensus if r["label"] == "joint"}
-    assert {r["quantity"] for r in found.posterior} == set(joint)
-    for r in found.posterior:
+def test_draws_of_the_posterior_are_a_table_when_asked_for(whole):
+    joint = {r["quantity"]: r for r in whole.consensus if r["label"] == "joint"}
+    assert {r["quantity"] for r in whole.posterior} == set(joint)
+    for r in whole.posterior:
         assert r["ci_low"] <= r["value"] <= r["ci_high"]
         assert r["unit"] == joint[r["quantity"]]["unit"]
         assert ("too few" in r["reason"]) == (r["effective_draws"] < 100)
-    brain = next(r for r in found.posterior if r["quantity"] == "brain_uptake_pct_id")
+    brain = next(r for r in whole.posterior if r["quantity"] == "brain_uptake_pct_id")
     assert joint["brain_uptake_pct_id"]["ci_low"] < brain["value"] < joint["brain_uptake_pct_id"]["ci_high"]

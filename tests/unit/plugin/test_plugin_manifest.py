@@ -11,6 +11,8 @@ from importlib.resources import files
 import pytest
 from npe2 import PluginManifest
 
+from evbiodist.study.model import VALUE_UNITS
+
 MANIFEST = files("napari_evbiodist") / "napari.yaml"
 
 
@@ -36,7 +38,22 @@ def test_npe2_finds_it_valid():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "DiR_0.5h_1.tif", "ClickInfo.txt", "clickinfo.TXT"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.tif",
+        "a.TIFF",
+        "DiR_0.5h_1.tif",
+        "ClickInfo.txt",
+        "clickinfo.TXT",
+        "a.nii.gz",
+        "a.dcm",
+        "a.v",
+        "a.img.hdr",
+        "study.toml",
+        "SequenceInfo.txt",
+    ],
+)
 def test_files_of_ours_reach_the_reader(manager, name):
     assert [r.command for r in manager.iter_compatible_readers(name)] == ["evbiodist.get_reader"]
 
@@ -50,7 +67,39 @@ def test_folders_reach_the_reader(manager, tmp_path):
     assert [r.command for r in manager.iter_compatible_readers(str(tmp_path))] == ["evbiodist.get_reader"]
 
 
-def test_the_demo_tray_is_offered(manager):
-    [(name, [sample])] = manager.iter_sample_data()
-    assert (name, sample.key) == ("evbiodist", "demo_tray")
-    assert [kind for _, _, kind in sample.open(_registry=manager.commands)] == ["image", "image", "labels"]
+@pytest.mark.parametrize(
+    ("key", "kinds"),
+    [
+        ("demo_tray", ["image", "image", "labels"]),
+        ("demo_in_vivo", ["image", "labels"]),
+        ("demo_pet", ["image", "labels"]),
+    ],
+)
+def test_samples_are_offered_with_scale_and_units(manager, key, kinds):
+    [(name, samples)] = manager.iter_sample_data()
+    layers = next(s for s in samples if s.key == key).open(_registry=manager.commands)
+    assert (name, [kind for _, _, kind in layers]) == ("evbiodist", kinds)
+    for data, keywords, _ in layers:
+        assert len(keywords["scale"]) == len(keywords["units"]) == len(keywords["axis_labels"]) == data.ndim
+        assert keywords["units"][-2:] == ("mm", "mm")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("a.ome.tif", "write_labels"),
+        ("a.zarr", "write_labels"),
+        ("a", "write_labels"),
+        ("a.csv", "write_observations"),
+        ("a.parameters.csv", "write_parameters"),
+    ],
+)
+def test_writers_are_chosen_by_the_name(manager, name, command):
+    writer, _ = manager.get_writer(name, ["labels"], "evbiodist")
+    assert writer.command == f"evbiodist.{command}"
+
+
+def test_preferences_have_defaults_that_the_core_knows():
+    [settings] = PluginManifest.from_file(MANIFEST).contributions.configurations.values()
+    assert {k: p.default for k, p in settings.properties.items()} == {"annotator": "", "unit": "pct_id", "level": 0.95}
+    assert set(settings.properties["unit"].enum) == set(VALUE_UNITS)

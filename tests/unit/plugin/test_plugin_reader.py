@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
+from napari_evbiodist.converters import scan_to_layers
 from napari_evbiodist.reader import napari_get_reader
 
+import evbiodist as ev
 from evbiodist.sample import sample_data
 
 CLICK = """*** ClickNumber:\tA1
@@ -48,8 +51,82 @@ def test_a_tiff_opens_with_the_pixel_size_it_states():
 def test_what_is_no_image_is_declined(tmp_path):
     demo = sample_data() / "demo"
     image = str(demo / "images" / "DiR_2h_1.tif")
-    for path in (str(demo / "gamma.csv"), str(demo), str(tmp_path), str(tmp_path / "missing.tif"), [image, image]):
+    for path in (
+        str(demo / "gamma.csv"),
+        str(demo / "images"),
+        str(tmp_path),
+        str(tmp_path / "missing.tif"),
+        [image, image],
+    ):
         assert napari_get_reader(path) is None
+
+
+@pytest.mark.parametrize("name", ["", "study.toml"])
+def test_a_study_opens_with_its_first_scan_and_tells_the_panel(few_scans, name):
+    path = str(few_scans / name)
+    layers = napari_get_reader(path)(path)
+    told = layers[0][1]["metadata"]["evbiodist"]
+    assert layers[0][1]["name"] == "NanoLuc_0.5h_1"
+    assert told["study"] == str(few_scans / "study.toml")
+    assert told["note"] == "study 'digital mouse': 2 more scans are in the study panel"
+
+
+def test_what_is_wrong_with_a_study_is_said(few_scans, table_study, tmp_path):
+    for path, sentence in ((table_study(), "holds tables only"), (few_scans / "study.toml", "expected a known key")):
+        if path.parent == few_scans:
+            path.write_text("nmae = 1\n" + path.read_text())
+        with pytest.raises(ValueError, match=sentence) as caught:
+            napari_get_reader(str(path))(str(path))
+        assert type(caught.value) is ValueError
+
+
+def test_large_stacks_stay_on_disk_and_are_calibrated_when_they_are_sliced(tmp_path, monkeypatch):
+    from evbiodist.io import tiff
+
+    frames = np.arange(4 * 30 * 20, dtype=np.uint16).reshape(4, 30, 20)
+    path = tmp_path / "stack.ome.tif"
+    tifffile.imwrite(path, frames, metadata={"axes": "TYX", "PhysicalSizeX": 0.2, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 0.3,
+                                             "PhysicalSizeYUnit": "mm"})  # fmt: skip
+    monkeypatch.setattr(tiff, "LAZY_BYTES", 1)
+    [(data, keywords, _)] = napari_get_reader(str(path))(str(path))
+    assert type(data).__module__.startswith("dask")
+    assert np.array_equal(np.asarray(data[2]), frames[2])
+    assert (keywords["scale"], keywords["axis_labels"]) == ((1.0, 0.3, 0.2), ("t", "y", "x"))
+    low, high = keywords["contrast_limits"]
+    assert frames[2].min() <= low < high <= frames[2].max()  # of the middle plane alone
+    scan = replace(ev.read(path), offset=5.0, scale=2.0)
+    [(data, _, _)] = scan_to_layers(scan)
+    assert np.array_equal(np.asarray(data[1]), (frames[1] - 5.0) * 2.0)
+
+
+def test_a_pyramid_shows_its_levels_and_a_sparse_volume_opens_without_its_pixels(tmp_path):
+    import zarr
+
+    group = zarr.open_group(tmp_path / "big.zarr", mode="w", zarr_format=3)
+    shapes = [(2000, 2400, 2400), (1000, 1200, 1200)]
+    axes = [{"name": n, "type": "space", "unit": "millimeter"} for n in "zyx"]
+    datasets = []
+    for level, shape in enumerate(shapes):
+        array = group.create_array(str(level), shape=shape, dtype="uint16", chunks=(16, 256, 256), fill_value=7)
+        array[:16, :256, :256] = 9
+        scale = [{"type": "scale", "scale": [0.05 * 2**level] * 3}]
+        datasets.append({"path": str(level), "coordinateTransformations": scale})
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    path = str(tmp_path / "big.zarr")
+    [(data, keywords, _)] = napari_get_reader(path)(path)
+    assert keywords["multiscale"]
+    assert [level.shape for level in data] == shapes
+    assert sum(level.nbytes for level in data) > 20e9
+    assert (keywords["scale"], keywords["units"]) == ((0.05, 0.05, 0.05), ("mm", "mm", "mm"))
+    assert np.asarray(data[0][[0, 1999], 5, :3]).tolist() == [[9, 9, 9], [7, 7, 7]]
+    assert keywords["metadata"]["evbiodist"]["warnings"] == ev.read(path).warnings
+
+
+def test_layers_carry_calibration_flags_and_warnings(click):
+    signal, _ = napari_get_reader(str(click))(str(click))
+    scan, told = ev.read(click), signal[1]["metadata"]["evbiodist"]
+    assert told["calibration"] == "values as stored, p/s/cm2/sr"
+    assert (told["flags"], told["notes"], told["warnings"]) == (scan.flags, scan.notes, scan.warnings)
 
 
 def test_a_damaged_file_is_one_sentence(tmp_path):
@@ -63,7 +140,8 @@ def test_a_damaged_file_is_one_sentence(tmp_path):
 
 
 def test_importing_the_plugin_needs_neither_napari_nor_qt():
-    code = ("import sys, napari_evbiodist.reader, napari_evbiodist.sample_data, napari_evbiodist.view\n"
+    code = ("import sys, napari_evbiodist.sample_data, napari_evbiodist.view, napari_evbiodist.session, "
+            "napari_evbiodist.curves_model, napari_evbiodist.writers\n"
             "heavy = {'napari', 'qtpy', 'magicgui', 'PySide6', 'PyQt5', 'PyQt6', 'vispy'}\n"
             "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))")  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
