@@ -124,7 +124,7 @@ def test_the_same_study_gives_the_same_bytes_whatever_is_left_out(whole, study, 
     again = compared(study.observations, models)
     assert not again.left_out
     assert not again.predicted
-    for name in set(TABLES) - {"left_out", "predicted"}:
+    for name in set(TABLES) - {"left_out", "predicted", "posterior"}:  # draws were asked for once only
         one, two = (
             pd.DataFrame(getattr(c, name), columns=list(TABLES[name])).to_csv(index=False) for c in (whole, again)
         )
