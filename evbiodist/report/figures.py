@@ -109,5 +109,5 @@ def svg(chart: Any) -> str:
     import vl_convert
 
     chart = chart.configure(font="sans-serif", background="white").configure_view(stroke="#ddd")
-    svg = str(vl_convert.vegalite_to_svg(chart.to_dict()))
+    svg = str(vl_convert.vegalite_to_svg(chart.to_dict(validate=False)))
     return svg.replace('font-family="sans-serif"', f'font-family="{_FONT}"')

@@ -14,7 +14,7 @@ from evbiodist.crossval.agreement_table import ALL_ORGANS
 from evbiodist.crossval.compare import TABLES
 from evbiodist.report.figures import UNITS, colours, forest, means, organ_curve
 from evbiodist.report.folder import ResultFolder, read_results
-from evbiodist.report.label_section import joint_sentences, label_sections
+from evbiodist.report.label_section import joint_sentences, label_sections, without_joint_answer
 from evbiodist.report.words import interval, number
 from evbiodist.study.estimate import student
 from evbiodist.study.flags import FLAGS, split
@@ -87,6 +87,7 @@ def context(results: ResultFolder) -> dict[str, Any]:
         "fits": _fit_table(results),
         "agreement": _agreement(results),
         "labels": label_sections(results, palette),
+        "unanswered": without_joint_answer(results),
         "pictures": _pictures(results),
         "failures": _records(results["failures"]),
         "missing": _missing_parameters(results),

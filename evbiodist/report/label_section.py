@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evbiodist.crossval.agreement_table import ALL_ORGANS, ICH_M10_NOTE
@@ -27,21 +28,45 @@ _FROM = {
 def label_sections(results: ResultFolder, palette: dict[str, str]) -> list[dict[str, Any]]:
     """Return what the template shows of each group whose labels have a joint answer, figures included."""
     alerts = results["alerts"]
-    groups = sorted(set(alerts["group"])) if len(alerts) else []
-    return [_section(results, group, palette) for group in groups]
+    places = sorted(set(zip(alerts["study"], alerts["group"], strict=True))) if len(alerts) else []
+    several = len({study for study, _ in places}) > 1
+    return [
+        _section(_only(results, study), group, f"{study}, {group}" if several else group, palette)
+        for study, group in places
+    ]
 
 
-def _section(results: ResultFolder, group: str, palette: dict[str, str]) -> dict[str, Any]:
+def without_joint_answer(results: ResultFolder) -> list[str]:
+    """Return why groups have no answer of all labels together, a sentence each."""
+    told = [f"{n}." for n in results.study.get("notes", []) if ": no joint answer: " in n]
+    consensus = results["consensus"]
+    for group, rows in consensus.groupby("group", sort=True) if len(consensus) else []:
+        labels = sorted(set(rows["label"]) - {"mean", "consensus", "joint"})
+        if len(labels) == 1:
+            told.append(f"{group}: one label only ({labels[0]}), so the vesicle cannot be told from its label.")
+    return told
+
+
+def _only(results: ResultFolder, study: str) -> ResultFolder:
+    """Return the rows of one study: others may have groups of the same name."""
+    tables = {name: t[t["study"] == study] if "study" in t else t for name, t in results.tables.items()}
+    return replace(results, tables=tables)
+
+
+def _section(results: ResultFolder, group: str, title: str, palette: dict[str, str]) -> dict[str, Any]:
     mine = {name: _of(results[name], group) for name in ("alerts", "label_bias", "identifiability", "left_out", "predicted",
                                                          "next_steps", "influence", "label_parameters", "ranks")}  # fmt: skip
     organ = results.study["settings"]["crossval"]["organ"]
+    pairs = _pairs(results, group)
+    drawn = {o for p in pairs for o in p["organs"]}
     return {
-        "group": group,
+        "group": title,
         "answers": _answers(_of(results["consensus"], group), organ),
         "alerts": _records(mine["alerts"]),
         "map": bias_map(mine["label_bias"]) if len(mine["label_bias"]) else "",
-        "pairs": _pairs(results, group),
-        "organs": _legend(results, group),
+        "relative": sorted({r["label"] for r in _records(mine["label_bias"]) if r.get("relative") == "yes"}),
+        "pairs": pairs,
+        "organs": [(o, c) for o, c in _legend(results, group) if o in drawn],
         "predicted": _predicted(mine["predicted"], mine["left_out"], palette),
         "identified": _identified(mine["identifiability"]),
         "left_out": _left_out(mine["left_out"]),
@@ -71,7 +96,7 @@ def joint_sentences(results: ResultFolder, group: str) -> list[str]:
         for a in _records(_of(results["alerts"], group))
         if a["accused"] == "yes"
     ]
-    return told + ([f"Why they differ: {r['why']}."] if r["why"] else [])
+    return told + ([f"Why they differ: {r['why']}."] if r.get("why") else [])
 
 
 def _of(table: pd.DataFrame, group: str) -> pd.DataFrame:
@@ -84,13 +109,19 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _answers(consensus: pd.DataFrame, organ: str) -> list[dict[str, Any]]:
     """Return the joint answer beside the consensus, for every quantity that has one."""
-    found = []
+    found: list[dict[str, Any]] = []
+    if not len(consensus):
+        return found
     for quantity, rows in consensus.groupby("quantity", sort=False):
         joint, pooled = rows[rows["label"] == "joint"], rows[rows["label"] == "consensus"]
-        if len(joint) and (str(quantity).startswith(f"{organ}_") or not str(quantity).endswith("_pct_id")):
+        if (
+            len(joint)
+            and len(pooled)
+            and (str(quantity).startswith(f"{organ}_") or not str(quantity).endswith("_pct_id"))
+        ):
             j = joint.iloc[0]
             both = [interval(x["estimate"], x["ci_low"], x["ci_high"]) for x in (j, pooled.iloc[0])]
-            found.append({"quantity": quantity, "unit": j["unit"], "joint": both[0], "consensus": both[1], "why": j["why"],
+            found.append({"quantity": quantity, "unit": j["unit"], "joint": both[0], "consensus": both[1], "why": j.get("why", ""),
                           "flags": j["flags"].replace(";", ", ")})  # fmt: skip
     return found
 
@@ -112,16 +143,19 @@ def _pairs(results: ResultFolder, group: str) -> list[dict[str, Any]]:
     organs = [o for o, _ in _legend(results, group)]
     found = []
     for r in _records(agreement[agreement["organ"] == ALL_ORGANS]) if len(agreement) else []:
+        if r["unit"] not in means.index or not {r["label_a"], r["label_b"]} <= set(means.columns):
+            continue
         both = means.loc[r["unit"]][[r["label_a"], r["label_b"]]].dropna()
         both = both[(both > 0).all(axis=1)]
         if len(both) < 3 or math.isnan(r["ratio"]):
             continue
+        limits = [r.get(name, math.nan) for name in ("ratio_loa_low", "ratio_loa_high")]
         points = both.reset_index().rename(columns={r["label_a"]: "a", r["label_b"]: "b"})[["organ", "a", "b"]]
         import pandas as pd
 
         found.append({"title": f"{r['label_a']} over {r['label_b']}", "svg": difference_panel(points, pd.Series(r), organs),
-                      "text": interval(r["ratio"], r["ratio_low"], r["ratio_high"]), "n": len(both),
-                      "limits": f"{number(r['ratio_loa_low'])} to {number(r['ratio_loa_high'])}"})  # fmt: skip
+                      "text": interval(r["ratio"], r["ratio_low"], r["ratio_high"]), "n": len(both), "organs": set(points["organ"]),
+                      "limits": f"{number(limits[0])} to {number(limits[1])}"})  # fmt: skip
     return found
 
 
@@ -130,20 +164,21 @@ def _predicted(predicted: pd.DataFrame, left_out: pd.DataFrame, palette: dict[st
     if not len(predicted):
         return []
     labels = predicted[predicted["kind"] == "label"]
-    scores = {r["left_out"]: r for r in _records(left_out[left_out["kind"] == "label"])}
+    rows_of = left_out[left_out["kind"] == "label"] if len(left_out) else left_out
+    scores = {r["left_out"]: r for r in _records(rows_of)}
     found = []
     for label, rows in labels.groupby("left_out", sort=True):
-        score = scores[label]
-        colour = palette[str(label)]
+        score = scores.get(label, dict.fromkeys(("rank", "coverage_pct", "log_density"), math.nan))
+        colour = palette.get(str(label), "#000000")
         panels = [{"organ": o, "svg": predicted_panel(part, colour)} for o, part in rows.groupby("organ", sort=True)]
         found.append({"label": label, "panels": panels, "rank": score["rank"], "coverage": score["coverage_pct"],
                       "log_density": score["log_density"], "of": len(scores)})  # fmt: skip
-    return sorted(found, key=lambda f: f["rank"])
+    return sorted(found, key=lambda f: (math.isnan(f["rank"]), f["rank"]))
 
 
 def _identified(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [r | {"text": f"{r['value']:.0f}" if r["quantity"] == _RANK else interval(r["value"], r["ci_low"], r["ci_high"]),
-                 "source": _FROM[r["determined_by"]]}
+                 "source": _FROM.get(r["determined_by"], r["determined_by"])}
             for r in _records(table) if not r["quantity"].endswith("_with_vessels_pct_id")]  # fmt: skip
 
 

@@ -7,6 +7,9 @@ import shutil
 import pandas as pd
 import pytest
 
+from evbiodist.crossval.compare import TABLES
+from evbiodist.report import html as report_html
+from evbiodist.report import label_figures
 from evbiodist.report.folder import read_results
 from evbiodist.report.html import write_report
 from evbiodist.report.label_figures import bias_map
@@ -46,7 +49,7 @@ def test_every_label_has_its_case_and_its_row_in_the_map(text, small_results):
 
 
 def test_pairs_predictions_and_next_steps_are_those_of_the_tables(text, results, small_results):
-    (section,) = label_sections(results, {n: "#000000" for n in ("DiR", "NanoLuc", "mCherry", "111In")})
+    (section,) = label_sections(results, dict.fromkeys(("DiR", "NanoLuc", "mCherry", "111In"), "#000000"))
     assert len(section["pairs"]) == 6  # four labels
     assert [f["label"] for f in section["predicted"]] == list(
         table(small_results, "left_out").query("kind == 'label'").sort_values("rank")["left_out"])  # fmt: skip
@@ -83,3 +86,29 @@ def test_a_map_shows_which_readings_are_sure():
     assert "a<b" not in drawn
     opacities = {float(x) for x in re.findall(r'opacity="([0-9.]+)"', drawn)}
     assert 0.35 in opacities
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave figures out: they are looked at elsewhere, and drawing takes seconds."""
+    monkeypatch.setattr(label_figures, "svg", lambda chart: "<svg/>")
+    monkeypatch.setattr(report_html, "forest", lambda *a: "<svg/>")
+    monkeypatch.setattr(report_html, "organ_curve", lambda *a, **k: "<svg/>")
+
+
+@pytest.mark.parametrize("name", [n for n in TABLES if n not in ("posterior", "assay_validation")])
+def test_any_one_table_may_be_missing(undrawn, small_results, name):
+    folder = read_results(small_results)
+    folder.tables[name] = pd.DataFrame()
+    assert "</html>" in report_html.render(folder)
+
+
+def test_without_a_joint_answer_the_reason_stands_in_the_section(undrawn, small_results):
+    folder = read_results(small_results)
+    rows = folder.tables["consensus"]
+    folder.tables["consensus"] = rows[rows["label"] != "joint"]
+    for name in ("alerts", "label_bias", "label_parameters", "identifiability", "left_out", "predicted", "next_steps"):
+        folder.tables[name] = folder.tables[name].iloc[:0]
+    folder.study["notes"].append("ex_vivo: no joint answer: routes differ")
+    text = report_html.render(folder)
+    assert text.index("routes differ") < text.index('id="curves"')
