@@ -104,10 +104,10 @@ def test_derivatives_are_exact(model, kind, frames):
     for i, p in enumerate(graph.parameters):
         if p.scale == "linear" and np.abs(np.subtract.outer(TIMES, edges) - theta[i]).min() < 1e-4:
             continue  # at a jump of the input there is no derivative
-        step = 1e-6 * np.eye(len(u))[i]
+        step = 3e-6 * np.eye(len(u))[i]  # smaller ones lose digits where two modes are nearly alike
         up, down = (solve(graph, graph.from_search(u + s)[None], design).y[0] for s in (step, -step))
         scale = np.abs(up).max() + np.abs(exact[i]).max()
-        np.testing.assert_allclose(exact[i], (up - down) / 2e-6, rtol=1e-4, atol=1e-7 * scale)
+        np.testing.assert_allclose(exact[i], (up - down) / 6e-6, rtol=1e-4, atol=1e-7 * scale)
 
 
 @settings(max_examples=8, deadline=None)
