@@ -23,7 +23,7 @@ from evbiodist.crossval.joint.arms import CONTROL_GROUPS, finite_rows
 from evbiodist.kinetics.analyse import Dosings, Fits, model_parameters
 from evbiodist.kinetics.fitting.search import FitSettings
 from evbiodist.kinetics.models.catalogue import Models
-from evbiodist.study.estimate import Estimate
+from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.flags import join, split
 from evbiodist.study.labels import LabelModel
 from evbiodist.study.model import CrossvalSettings
@@ -210,7 +210,7 @@ def _pool(
     lasts = [float(f.data.time_h.max()) for f in fits.values()]
     last = answer.last_h if answer else min(lasts)
     grams = answer.vessel_blood if answer else {}
-    have = {label: _answers(f, last, grams) for label, f in fits.items()}
+    have = {label: _answers(f, last, grams, level) for label, f in fits.items()}
     known = {name for names in have.values() for name in names} | set(answer.quantities if answer else ())
     for name in sorted(known, key=lambda n: _order(n, settings.organ)):
         absent = f"{name.split('_')[0]} was not measured with this label"
@@ -234,7 +234,7 @@ def _pool(
             out.influence.extend({**place, **r} for r in influence_rows(name, labels, estimates, scale=settings.scale))
 
 
-def _answers(found: FitResult, last: float, grams: Mapping[str, float]) -> dict[str, Estimate]:
+def _answers(found: FitResult, last: float, grams: Mapping[str, float], level: float) -> dict[str, Estimate]:
     """Return what one label's fit says by itself; with vessel blood, the vessels' own at the last time and at the peak."""
     have = {e.name: e for e in found.estimates} | found.organ_amounts(last)
     grid = np.r_[np.geomspace(last / 2000, last, 200)]
@@ -247,16 +247,17 @@ def _answers(found: FitResult, last: float, grams: Mapping[str, float]) -> dict[
         at = {"uptake": len(grid) - 1, "peak": int(np.argmax(curves[organ][0]))}
         for word, e in bare.items():
             if e is not None:
-                have[f"{organ}_{word}_with_vessels_pct_id"] = _plus(e, g, [float(c[at[word]]) for c in blood])
+                have[f"{organ}_{word}_with_vessels_pct_id"] = _plus(e, g, [float(c[at[word]]) for c in blood], level)
     return have
 
 
-def _plus(e: Estimate, grams: float, blood: Sequence[float]) -> Estimate:
+def _plus(e: Estimate, grams: float, blood: Sequence[float], level: float) -> Estimate:
     """Return an amount with that in the vessels: grams of blood times the concentration (value, low, high)."""
     value = e.value + grams * blood[0]
-    own = grams * (blood[2] - blood[1]) / 3.92
+    reach = student(level, math.inf)
+    own = grams * (blood[2] - blood[1]) / (2 * reach)
     se = math.hypot(e.se, own)
-    wide = math.exp(min(1.96 * se / value, 300.0)) if value > 0 else math.nan
+    wide = math.exp(min(reach * se / value, 300.0)) if value > 0 else math.nan
     return Estimate(e.name.replace("_pct_id", "_with_vessels_pct_id"), value, se, value / wide, value * wide, e.unit, e.method, e.n,
                     e.flags, e.reason)  # fmt: skip
 

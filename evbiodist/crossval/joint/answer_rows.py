@@ -126,8 +126,8 @@ def _identified_rows(answer: JointAnswer) -> Iterator[Row]:
 
 def _separable(arms: Arms, label: str) -> tuple[bool, str]:
     """Return whether a label that changed its vesicle can be told from one that misread it, and why."""
-    mine = {who for a in arms.arms if a.label == label and a.kind == "vesicles" for who in a.animals}
-    shared = {a.label for a in arms.arms if a.label != label and a.kind == "vesicles" and mine & set(a.animals)}
+    mine = {who for a in arms.arms if a.label == label and a.kind == "vesicles" for who in a.single}
+    shared = {a.label for a in arms.arms if a.label != label and a.kind == "vesicles" and mine & a.single}
     if shared:
         both = f"{label} and {', '.join(sorted(shared))}"
         return True, f"animals carry {both} on the same vesicles, so both saw the same kinetics"
@@ -138,7 +138,7 @@ def _separable(arms: Arms, label: str) -> tuple[bool, str]:
 
 
 def _left_out_rows(answer: JointAnswer) -> Iterator[Row]:
-    aim = answer.aim
+    aim, reach = answer.aim, student(answer.level, math.inf)
     whole = answer.quantities.get(aim)
     for kind in dict.fromkeys(s.kind for s in answer.left_out):
         mine = [s for s in answer.left_out if s.kind == kind]
@@ -154,8 +154,8 @@ def _left_out_rows(answer: JointAnswer) -> Iterator[Row]:
             if aim in s.answers and whole is not None:
                 middle, sd = s.answers[aim]
                 factor = answer.units[aim][1]
-                row |= {"value": factor * math.exp(middle), "ci_low": factor * math.exp(middle - 1.96 * sd),
-                        "ci_high": factor * math.exp(min(middle + 1.96 * sd, 700.0)),
+                row |= {"value": factor * math.exp(middle), "ci_low": factor * math.exp(middle - reach * sd),
+                        "ci_high": factor * math.exp(min(middle + reach * sd, 700.0)),
                         "change_pct": 100 * (math.exp(min(middle - whole.middle, 700.0)) - 1)}  # fmt: skip
             yield row
 

@@ -48,7 +48,7 @@ class Arm:
     absolute : whether readings are shares of the dose.
     vessels : whether the rows hold the blood in the organs' vessels.
     data : the rows; `systematic` is the error that all rows of an organ share.
-    animals : names by the numbers of `data.animal`.
+    animals : names by the numbers of `data.animal`; single : those of them that are animals, not published means.
     """
 
     label: str
@@ -57,6 +57,7 @@ class Arm:
     vessels: bool
     data: FitData
     animals: tuple[str, ...]
+    single: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ def gather_arms(
         unperfused = whole["subject"].isin(whole.loc[inside, "subject"])
         for (word, vessels), mine in whole.groupby([whole["kind"], unperfused], sort=True):
             data = _rows_of(mine, species)
-            arms.append(Arm(str(label), _KINDS[str(word)], absolute, bool(vessels), data, _animals(mine)))
+            arms.append(Arm(str(label), _KINDS[str(word)], absolute, bool(vessels), data, *_animals(mine)))
         in_organs = (whole["matrix"] != "blood").to_numpy(bool)
         for organ, mine in whole.assign(taken=taken)[inside & in_organs].groupby("matrix"):
             own = _grams(mine[mine["taken"]], parts["blood"]) if "blood" in parts else []
@@ -227,9 +228,11 @@ def _rows_of(rows: pd.DataFrame, species: str) -> FitData:
     return gather([(name, rows[rows["matrix"] == name]) for name in names])
 
 
-def _animals(rows: pd.DataFrame) -> tuple[str, ...]:
-    """Return what stands behind each number of an animal, in the order of `gather`."""
-    return tuple(who if time < 0 else f"{who} at {time:g} h" for who, time in sorted(set(clusters(rows))))
+def _animals(rows: pd.DataFrame) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return what stands behind each number of an animal, in the order of `gather`, and which of them are animals."""
+    known = sorted(set(clusters(rows)))
+    names = tuple(who if time < 0 else f"{who} at {time:g} h" for who, time in known)
+    return names, frozenset(who for who, time in known if time < 0)
 
 
 def _vessel_range(species: str, organ: str) -> float:

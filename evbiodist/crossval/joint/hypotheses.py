@@ -158,7 +158,8 @@ def explore(found: JointFit, starts: FloatArray | None = None) -> Worlds:
             "the joint model cannot be evaluated on these data; look for labels with hardly any reading above zero"
         )
     matter = np.flatnonzero(logs > logs.max() + np.log(_WORTH))
-    return Worlds(p, labels, worlds, u, logs, {int(k): _fit_in(found, worlds[k], u[k]) for k in matter})
+    fits = _rested(p, [worlds[int(k)] for k in matter], u[matter])
+    return Worlds(p, labels, worlds, u, logs, dict(zip(map(int, matter), fits, strict=True)))
 
 
 def _neighbours(p: JointProblem, labels: Sequence[str], world: World) -> list[World]:
@@ -208,8 +209,7 @@ def _beginnings(found: JointFit, starts: FloatArray | None) -> list[FloatArray]:
 def _searched(found: JointFit, worlds: Sequence[World], begin: FloatArray, most: int) -> tuple[FloatArray, FloatArray]:
     """Return where searches in worlds end after some steps, (K, q), and logarithms of how probable that is, (K,)."""
     p = found.problem
-    priors = [prior_in(p, w) for w in worlds]
-    prior = Prior(*(np.stack([getattr(k, name) for k in priors]) for name in ("centre", "sd", "heavy")))
+    prior = _priors(p, worlds)
     ended = minimise(p, begin, prior=prior, most=most)
     rows, known = ended.residual[:, : found.size], ended.residual[:, found.size :]
     cost = np.einsum("bn,bn->b", rows, rows) / found.scale + np.einsum("bn,bn->b", known, known)
@@ -221,6 +221,12 @@ def _searched(found: JointFit, worlds: Sequence[World], begin: FloatArray, most:
     logs = -0.5 * (cost + size) - np.log(prior.sd).sum(axis=1) + np.array(before)
     logs = logs + _HEAVY * prior.heavy.sum(axis=1)
     return ended.x, np.where(np.isfinite(logs), logs, -np.inf)
+
+
+def _priors(p: JointProblem, worlds: Sequence[World]) -> Prior:
+    """Return the priors of several worlds, (K, q)."""
+    each = [prior_in(p, w) for w in worlds]
+    return Prior(*(np.stack([getattr(k, name) for k in each]) for name in ("centre", "sd", "heavy")))
 
 
 def _before(p: JointProblem, label: str, what: str) -> float:
@@ -261,8 +267,9 @@ def prior_in(p: JointProblem, world: World) -> Prior:
     return Prior(centre, sd, heavy)
 
 
-def _fit_in(found: JointFit, world: World, u: FloatArray) -> JointFit:
-    """Return the fit in a world, evaluated where its search ended."""
-    p = replace(found.problem, prior=prior_in(found.problem, world))
-    r, J = p.residuals(u[None])
-    return JointFit(p, u, r[0], J[0].T, True)
+def _rested(p: JointProblem, worlds: Sequence[World], begin: FloatArray) -> list[JointFit]:
+    """Return the fits in worlds, searched until they rest."""
+    prior = _priors(p, worlds)
+    ended = minimise(p, begin, prior=prior)
+    return [JointFit(replace(p, prior=Prior(prior.centre[k], prior.sd[k], prior.heavy[k])), ended.x[k], ended.residual[k],
+                     ended.jacobian[k].T, bool(ended.converged[k])) for k in range(len(worlds))]  # fmt: skip

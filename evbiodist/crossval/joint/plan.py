@@ -13,11 +13,12 @@ from evbiodist.crossval.joint.fit import JointFit
 from evbiodist.crossval.joint.problem import JointProblem, build_problem
 from evbiodist.crossval.joint.quantities import log_quantity
 from evbiodist.kinetics.fitting.data import FitData
+from evbiodist.kinetics.fitting.search import FLOOR
 from evbiodist.study.labels import LabelModel
 
 FloatArray = NDArray[np.float64]
 #: Relative spread between animals assumed for arms that nobody measured.
-_CV, _FLOOR = 0.25, 0.005
+_CV = 0.25
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _arm(p: JointProblem, label: str, kind: ArmKind, like: Arm, times: Sequence[
     data = FitData(seen, which, np.repeat(np.arange(len(times)), len(seen)), time, np.ones(size), np.zeros(size), np.zeros(size),
                    np.full(size, float(animals)), np.array([own.get(o) or _CV for o in seen]), True, np.ones(size),
                    ("pct_id_per_g", *["pct_id"] * (len(seen) - 1)), np.zeros(size, bool))  # fmt: skip
-    return Arm(label, kind, like.absolute, like.vessels, data, tuple(f"{t:g} h" for t in times))
+    return Arm(label, kind, like.absolute, like.vessels, data, tuple(f"{t:g} h" for t in times), frozenset())
 
 
 def _extended(found: JointFit, arm: Arm, models: Mapping[str, LabelModel]) -> tuple[JointProblem, FloatArray]:
@@ -138,6 +139,6 @@ def _sensitivity(problem: JointProblem, u: FloatArray, arm: int, alike: float) -
     mine = problem.rows.arm == arm
     top = np.zeros(len(problem.seen.seen))
     np.maximum.at(top, problem.rows.organ[mine], np.abs(y[mine]))
-    rows = replace(problem.rows, alike=alike, floor=_FLOOR * top[problem.rows.organ]).weighed(y)
+    rows = replace(problem.rows, alike=alike, floor=FLOOR * top[problem.rows.organ]).weighed(y)
     sd = np.where(rows.sigma > 0, rows.sigma, np.inf)
     return np.asarray(rows.decorrelated(dy / sd, np.ones((1, rows.size)))[:, mine].T)

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from evbiodist.crossval.joint.arms import Arm
 from evbiodist.kinetics.fitting.fit import likeness
+from evbiodist.kinetics.fitting.search import FLOOR
 from evbiodist.kinetics.models.graph import RateGraph
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
-#: Errors are never taken smaller than this share of an organ's largest mean, and rows never more alike than this.
-_FLOOR, _ALIKE = 0.005, 0.9
+#: Rows of an animal are never taken as more alike than this.
+_ALIKE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ def lay_out(arms: Sequence[Arm], seen: RateGraph) -> Rows:
             mine = {"arm": np.full(k, a), "organ": which[one], "time": when[one], "value": value.mean(axis=0),
                     "members": np.full(k, float(len(rows))), "group": np.full(k, len(away)),
                     "spread": d.cv[d.which[one]] / np.sqrt(d.count[one]), "own": np.sqrt((d.se[rows] ** 2).mean(axis=0)),
-                    "floor": _FLOOR * largest[d.which[one]]}  # fmt: skip
+                    "floor": FLOOR * largest[d.which[one]]}  # fmt: skip
             for name, values in mine.items():
                 columns[name].append(values)
             animals.append(tuple(arm.animals[d.animal[r[0]]] for r in rows))

@@ -10,6 +10,7 @@ from evbiodist.crossval.compare import TABLES, compare_labels
 from evbiodist.crossval.joint import answer
 from evbiodist.crossval.joint.posterior import JointPosterior
 from evbiodist.kinetics.analyse import Dosing
+from evbiodist.kinetics.fitting.search import FitSettings
 from evbiodist.phantom.label_studies import LabelStudy
 from evbiodist.study.labels import label_model
 from evbiodist.study.model import CrossvalSettings
@@ -306,3 +307,32 @@ def test_draws_of_the_posterior_are_a_table_when_asked_for(study, models, monkey
         assert (r["value"], r["effective_draws"], r["lost_pct"]) == (pytest.approx(2.0), 60.0, 10.0)
         assert r["unit"] == joint[r["quantity"]]["unit"]
         assert "too few" in r["reason"]
+
+
+def separability(found):
+    return [r["reason"] for r in found.identifiability if "changed the vesicle" in r["quantity"]]
+
+
+def test_published_means_are_no_animals_that_carry_two_labels(study, models):
+    """Means of both labels are all called `pooled`; animals that do carry two labels have one name."""
+    keys = ["study", "group", "label", "organ", "time_h", "unit", "mass_g"]
+    means = study.observations.groupby(keys, dropna=False, as_index=False)["value"].agg(
+        value="mean", sd="std", n="size"
+    )
+    table = study.observations.drop_duplicates(keys).drop(columns=["value", "sd", "n"]).merge(means, on=keys)
+    table = table.assign(subject="pooled", se=table["sd"] / table["n"] ** 0.5)
+    assert all("no animal carries two labels" in reason for reason in separability(compared(table, models)))
+    both = study.observations.assign(subject=study.observations["subject"].str.replace("DiR|111In", "x", regex=True))
+    assert all("animals carry" in reason for reason in separability(compared(both, models)))
+
+
+def test_the_level_reaches_every_interval(study, models):
+    wide, narrow = (compared(study.observations, models, CrossvalSettings(leave_out=("label",)), fitting=FitSettings(level=level))
+                    for level in (0.95, 0.6))  # fmt: skip
+    for name, low, high in (("consensus", "ci_low", "ci_high"), ("label_bias", "ratio_low", "ratio_high"),
+                            ("left_out", "ci_low", "ci_high"), ("predicted", "low", "high")):  # fmt: skip
+        pairs = list(zip(getattr(wide, name), getattr(narrow, name), strict=True))
+        ranges = [(a[high] - a[low], b[high] - b[low]) for a, b in pairs]
+        known = [(a, b) for a, b in ranges if not (missing(a) or missing(b))]
+        assert known
+        assert all(b < a for a, b in known), name
