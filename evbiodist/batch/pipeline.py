@@ -319,11 +319,11 @@ def _scans(
     failures: list[dict[str, Any]] = []
     hashes: dict[str, str] = {}
     work: list[tuple[ScanTask | AnimalsTask, tuple[str, ...]]] = []
-    for members in _together(study):
+    for members in together(study):
         readable = [r for r in members if _readable(study, r, hashes, failures)]
         if not readable:
             continue
-        task = _task(study, readable)
+        task = task_of(study, readable)
         keys = _keys(study, task, readable, hashes)
         records |= dict(zip(keys, readable, strict=True))
         held = {key: content for key in keys if (content := _held(out, key)) is not None}
@@ -366,7 +366,7 @@ def _scans(
     return rows, sorted(failures, key=lambda f: (f["name"], f["subject"])), notes, hashes
 
 
-def _together(study: Study) -> list[list[ScanRecord]]:
+def together(study: Study) -> list[list[ScanRecord]]:
     """Return the scans that are worked on together: all of the same animals where their anatomy is inferred, else one."""
     groups: dict[object, list[ScanRecord]] = {}
     for record in study.scans:
@@ -384,7 +384,8 @@ def _readable(study: Study, record: ScanRecord, hashes: dict[str, str], failures
     return True
 
 
-def _task(study: Study, members: Sequence[ScanRecord]) -> ScanTask | AnimalsTask:
+def task_of(study: Study, members: Sequence[ScanRecord]) -> ScanTask | AnimalsTask:
+    """Return the task that measures scans of one group of `together`."""
     record, settings, decay = members[0], study.settings.imaging, study.settings.corrections.decay
     label = study.labels[record.label]
     animals = [study.subject(name, record.label) for name in record.subjects]

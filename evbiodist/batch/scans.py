@@ -160,7 +160,7 @@ def process(task: ScanTask) -> ScanResult:
         raise ValueError("a dose standard is marked, but what share of the dose it holds is not said; "
                          "give [imaging.standard] pct_of_dose")  # fmt: skip
     # animals side by side are measured whole, so blur between organs and a standard have no place there
-    settings = task.settings.model_copy(update={"footprint": _footprint(task, animals),
+    settings = task.settings.model_copy(update={"footprint": footprint_of(task, animals),
                                                 **({"standard": None} if animals else {})})  # fmt: skip
     warnings, residual = list(scan.warnings), None
     if scan.extent("C") == 1 and scan.extent("T") > 1:
@@ -282,7 +282,7 @@ def _by_curve(task: ScanTask, rows: list[Observation]) -> list[Observation]:
     return done
 
 
-def _footprint(task: ScanTask, animals: bool) -> str:
+def footprint_of(task: ScanTask, animals: bool) -> str:
     """Return the footprint that serves this scan: light through tissue is for living animals only."""
     if animals or task.settings.footprint == "roi":
         return "roi"

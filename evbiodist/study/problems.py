@@ -68,6 +68,10 @@ class InputError(ValueError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        """Cross process borders whole: exceptions are otherwise rebuilt from their message alone."""
+        return type(self), (self.problems,)
+
 
 class UnreadableImage(ValueError):  # noqa: N818  the name users meet in reliability notes and failures.csv
     """An image file that no reader can turn into a scan, with the reason in words."""

@@ -187,7 +187,7 @@ def organs_to_layer(organs: OrganMap, scan: Scan) -> FullLayerData:
         },
         "colormap": _colours(organs),
         "opacity": 0.4,
-        "metadata": {KEY: {**told, "sha256": _digest(organs.labels)}},
+        "metadata": {KEY: {**told, "sha256": digest_of(organs.labels)}},
     }
     return np.array(organs.labels, np.int32), keywords, "labels"
 
@@ -229,7 +229,7 @@ def layer_to_organs(layer: FullLayerData, scan: Scan) -> OrganMap:
                          f"name them in its features table, columns '{INDEX}' and '{ORGAN}'")  # fmt: skip
     told = (keywords.get("metadata") or {}).get(KEY, {})
     origin = told.get("origin", _DRAWN)
-    untouched = bool(told) and told["sha256"] == _digest(labels)
+    untouched = bool(told) and told["sha256"] == digest_of(labels)
     if untouched and isinstance(told.get("organs"), OrganMap) and told["organs"].names == names:
         return replace(told["organs"], labels=labels)
     if told and not untouched and not origin.endswith(_EDITED):
@@ -285,6 +285,6 @@ def _check_place(keywords: Mapping[str, Any], shape: tuple[int, ...], scan: Scan
                          f"{list(wanted['translate'])}; draw on a labels layer made from the scan's image")  # fmt: skip
 
 
-def _digest(labels: NDArray[Any]) -> str:
+def digest_of(labels: NDArray[Any]) -> str:
     """Return what changes when anybody paints."""
     return hashlib.sha256(np.ascontiguousarray(labels, np.int32).tobytes()).hexdigest()

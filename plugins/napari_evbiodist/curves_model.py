@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evbiodist.batch.pipeline import frame_of
-from evbiodist.batch.scans import ScanTask, _footprint
+from evbiodist.batch.scans import ScanTask, footprint_of
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.imaging.quantify import frame_of as scan_frame
 from evbiodist.imaging.quantify import quantify
@@ -144,7 +144,7 @@ def residual_layer(task: ScanTask, scan: Scan, organs: OrganMap, frame: int = 0)
     if scan.extent("C") > 1:
         raise ValueError(f"{scan.name} holds {scan.extent('C')} bands, each with a residual of its own; show one band")
     animals = all(name.startswith("animal_") for name in organs.organs)
-    settings = task.settings.model_copy(update={"footprint": _footprint(task, animals), "standard": None})
+    settings = task.settings.model_copy(update={"footprint": footprint_of(task, animals), "standard": None})
     left = quantify(scan_frame(scan, frame), organs, settings).fit.residual
     known = np.abs(left[np.isfinite(left)])
     top = max(float(np.percentile(known, 99)) if known.size else 0.0, 1e-300)

@@ -20,11 +20,11 @@ import tomli_w
 from pydantic import ValidationError
 
 from evbiodist.batch import pipeline, store
-from evbiodist.batch.animals import process_any
+from evbiodist.batch.animals import AnimalsTask, process_any
 from evbiodist.batch.engine import run_tasks
-from evbiodist.batch.scans import ScanResult, find_organs, label_image, load_scan
+from evbiodist.batch.scans import ScanResult, ScanTask, find_organs, label_image, load_scan
 from evbiodist.imaging.organs import OrganMap, from_label_image
-from evbiodist.io.registry import reader_for
+from evbiodist.io.registry import read_scan, reader_for
 from evbiodist.io.scan import Scan
 from evbiodist.study.labels import fill
 from evbiodist.study.load import inside, load_study
@@ -35,10 +35,12 @@ from evbiodist.study.vocabulary import organ_name
 from napari_evbiodist.edits import Edit, Steps, append, read_history
 from napari_evbiodist.organs_model import copy_organs
 from napari_evbiodist.reader import TABLE_READERS, study_file
-from napari_evbiodist.writers import save_organs
+from napari_evbiodist.writers import read_organs, save_organs
 
 #: Folder for the label images of edits, inside of the study.
 EDITS = "evbiodist_edits"
+#: How many images are held in memory.
+_HELD = 2
 #: What a single file does not say of itself and the user has to.
 _NEEDED = ("subject", "label", "time_h")
 
@@ -69,6 +71,20 @@ class Numbers:
         return store.csv_bytes(self.rows, OBSERVATION_COLUMNS)
 
 
+@dataclass(frozen=True)
+class Work:
+    """Scans that are measured together, and the task that measures them."""
+
+    members: tuple[ScanRecord, ...]
+    task: ScanTask | AnimalsTask
+
+
+def read_image(source: tuple[Path, ScanRecord | str]) -> Scan:
+    """Read what `Session.source_of` names: a study's scan, or an image that no study describes yet."""
+    root, what = source
+    return read_scan(root / what) if isinstance(what, str) else load_scan(root, what)
+
+
 class Session:
     """A study with the edits made to it.
 
@@ -89,7 +105,8 @@ class Session:
         self._document = document
         self._opened = study
         self._steps: dict[str, Steps[OrganMap | None]] = {}
-        self._done: dict[str, ScanResult | Exception] = {}
+        self._done: dict[str, ScanResult | BaseException] = {}
+        self._held: dict[str, Scan] = {}
 
     @classmethod
     def open(cls, path: str | Path | Sequence[str | Path], *, annotator: str = "") -> Session:
@@ -184,12 +201,22 @@ class Session:
         return found
 
     def scan(self, scan: str) -> Scan:
-        """Read a scan's image with what scans.csv says about it."""
-        if scan in self.drafts:
-            from evbiodist.io.registry import read_scan
+        """Read a scan's image with what scans.csv says about it; the last ones are held."""
+        if scan not in self._held:
+            self.hold(scan, read_image(self.source_of(scan)))
+        return self._held[scan]
 
-            return read_scan(self.study.root / self.drafts[scan]["file"])
-        return load_scan(self.study.root, self.record(scan))
+    def source_of(self, scan: str) -> tuple[Path, ScanRecord | str]:
+        """Return what `read_image` reads a scan from, small enough to send to another process."""
+        if scan in self.drafts:
+            return self.study.root, str(self.drafts[scan]["file"])
+        return self.study.root, self.record(scan)
+
+    def hold(self, scan: str, image: Scan) -> None:
+        """Keep an image that was read elsewhere, so that it is not read again."""
+        self._held[scan] = image
+        while len(self._held) > _HELD:
+            del self._held[next(iter(self._held))]
 
     def organs(self, scan: str) -> OrganMap:
         """Return a scan's organs: as edited, else as its study finds them."""
@@ -217,6 +244,7 @@ class Session:
             raise InputError(Problem(scan, found, expected, remedy, field=field)
                              for field, found, expected, remedy in map(explain, err.errors())) from None  # fmt: skip
         del self.drafts[scan]
+        self._held.pop(scan, None)
         self.saved = None
         labels = self.study.labels
         if record.label not in labels:
@@ -316,6 +344,34 @@ class Session:
                 told[r.scan] = str(err)
         return told
 
+    def earlier_edits(self) -> list[str]:
+        """Return the scans whose organs an earlier session edited and nobody saved in a study."""
+        found = []
+        for r in self.study.scans:
+            kept = self._label_path(r.scan)
+            if r.scan not in self._steps and not self._edited(r.scan) and kept.is_file():
+                history = self.history(r.scan)
+                found += [r.scan] if history and history[-1].sha256 else []
+        return found
+
+    def take_up(self) -> list[str]:
+        """Take the organs of `earlier_edits` and return the scans' names.
+
+        Raises
+        ------
+        ValueError : a label image that no longer fits its scan; those before it are taken.
+        """
+        taken = []
+        for scan in self.earlier_edits():
+            named = read_organs(self._label_path(scan))
+            if named is None:
+                raise ValueError(
+                    f"{EDITS}/{self._label_path(scan).name}: the names of its organs are gone; remove that file"
+                )
+            self.set_organs(scan, named[0], "take up")
+            taken.append(scan)
+        return taken
+
     def _step(self, scan: str, action: str) -> OrganMap:
         record = self.record(scan)
         steps = self._steps.setdefault(scan, Steps(None))
@@ -374,7 +430,7 @@ class Session:
 
     def _members(self, scan: str) -> list[ScanRecord]:
         """Return the scans that the batch measures together with this one, itself among them."""
-        return next(group for group in pipeline._together(self.study) if any(r.scan == scan for r in group))
+        return next(group for group in pipeline.together(self.study) if any(r.scan == scan for r in group))
 
     # numbers
 
@@ -390,15 +446,34 @@ class Session:
         ValueError : why the scan cannot be measured, as failures.csv would say.
         """
         self.record(scan)
-        if scan not in self._done:
-            members = self._members(scan)
-            [(_, outcome)] = run_tasks(process_any, [pipeline._task(self.study, members)])
-            found = outcome if isinstance(outcome, tuple) else (outcome,) * len(members)
-            self._done |= {r.scan: result for r, result in zip(members, found, strict=True)}  # type: ignore[misc]
+        for work in self.pending([scan]):
+            [(_, outcome)] = run_tasks(process_any, [work.task])
+            self.take(work, outcome)
         result = self._done[scan]
         if isinstance(result, BaseException):
             raise result
         return result
+
+    def pending(self, scans: Sequence[str] | None = None) -> list[Work]:
+        """Return what must be measured before all scans, or some, have numbers; each can be done in another process."""
+        wanted = {r.scan for r in self.study.scans} if scans is None else set(scans)
+        groups = [tuple(members) for members in pipeline.together(self.study)
+                  if any(r.scan in wanted and r.scan not in self._done for r in members)]  # fmt: skip
+        return [Work(members, pipeline.task_of(self.study, members)) for members in groups]
+
+    def measured(self) -> list[str]:
+        """Return the scans that have numbers, by name."""
+        return sorted(name for name, result in self._done.items() if not isinstance(result, BaseException))
+
+    def take(self, work: Work, outcome: Any) -> None:
+        """Take what ``process_any(work.task)`` gave, or the exception that it raised; outdated work is left aside."""
+        if (
+            any(self.record(r.scan) != r for r in work.members)
+            or pipeline.task_of(self.study, work.members) != work.task
+        ):
+            return
+        found = outcome if isinstance(outcome, tuple) else (outcome,) * len(work.members)
+        self._done |= {r.scan: result for r, result in zip(work.members, found, strict=True)}
 
     def observations(self, scans: Sequence[str] | None = None) -> Numbers:
         """Return the observations of the study, of all scans or of some, as the batch writes them.

@@ -71,7 +71,7 @@ def test_rows_stand_at_their_own_label_and_gaps_have_a_reason():
 def test_the_residual_is_the_estimators_in_its_place(few_scans):
     session = Session.open(few_scans)
     scan, organs = session.scan(TRAY), session.organs(TRAY)
-    data, keywords, _ = residual_layer(pipeline._task(session.study, [session.record(TRAY)]), scan, organs)
+    data, keywords, _ = residual_layer(pipeline.task_of(session.study, [session.record(TRAY)]), scan, organs)
     settings = session.study.settings.imaging
     assert settings.footprint == "psf"
     assert np.array_equal(data, ev.quantify(scan, organs, settings).fit.residual, equal_nan=True)

@@ -1,0 +1,78 @@
+"""Work that runs in another process, so that the window never waits and a file that crashes a decoder takes nothing down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from evbiodist.batch.animals import process_any
+from evbiodist.batch.child import Child
+from evbiodist.batch.engine import run_tasks
+from evbiodist.batch.scans import find_organs
+from evbiodist.imaging.organs import OrganMap
+from evbiodist.io.scan import Scan
+from evbiodist.study.model import ImagingSettings, ScanRecord
+from evbiodist.study.problems import Problem
+from napari_evbiodist.session import Session, Work, read_image
+
+#: Processes: what somebody waits for must not stand behind what takes minutes.
+LANES = ("quick", "long")
+
+
+@cache
+def lane(name: str) -> Child:
+    """Return the process for quick or for long work, shared by every viewer of this program."""
+    if name not in LANES:
+        raise ValueError(f"'{name}' is no lane; known: {', '.join(LANES)}")
+    return Child((__name__,))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study as it was opened, what is wrong with it, and what it should hold and does not."""
+
+    session: Session
+    problems: list[Problem]
+    missing: list[str]
+
+
+def open_study(paths: Sequence[Path], annotator: str) -> Opened:
+    """Open a study, a result folder or images."""
+    session = Session.open(list(paths), annotator=annotator)
+    return Opened(session, session.problems(), session.missing())
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scan as it is shown. `scan` is None where it stays on disk and every process opens it for itself; `why` is the
+    sentence that stands for organs which could not be found."""  # fmt: skip
+
+    scan: Scan | None
+    organs: OrganMap | None
+    why: str = ""
+
+
+def show(source: tuple[Path, ScanRecord | str], settings: ImagingSettings) -> Shown:
+    """Read a scan and find its organs."""
+    scan = read_image(source)
+    sent = None if scan.lazy else scan
+    root, record = source
+    if scan.lazy:
+        scan.counts[(0,) * (scan.counts.ndim - 2)]  # a decoder that crashes shall do so here
+    if isinstance(record, str):
+        return Shown(
+            sent, None, "the file is not a scan of a study yet: give subject, label and time in the study panel"
+        )
+    try:
+        return Shown(sent, find_organs(root, record, scan, settings))
+    except ValueError as err:
+        return Shown(sent, None, str(err))
+
+
+def measure(works: Sequence[Work], *, tell: Callable[[tuple[int, Any]], None]) -> None:
+    """Measure scans one after the other and tell (position, result or exception) of each."""
+    for outcome in run_tasks(process_any, [work.task for work in works]):
+        tell(outcome)
