@@ -55,21 +55,30 @@ class Child:
         with self._turn:
             self._running()
 
-    def call(self, function: Callable[..., Any], *args: Any, tell: Callable[[Any], None] | None = None) -> Any:
+    def call(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        tell: Callable[[Any], None] | None = None,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Any:
         """Return what ``function(*args)`` returns there.
 
         Parameters
         ----------
         function : importable by name; arguments and result must be picklable.
         tell : called here with everything that the function gives to its keyword ``tell`` there.
+        wanted : asked when the turn comes: False where somebody called the work off while it waited.
 
         Raises
         ------
         Exception : what the function raised; ChildDiedError when its process died; CancelledWorkError after `cancel`.
         """
         with self._turn:
-            process = self._running()
             self._cancelled = False
+            process = self._running()
+            if not wanted():
+                raise CancelledWorkError("called off before it began")
             try:
                 _send(process.stdin, (function, args, tell is not None))
                 while True:

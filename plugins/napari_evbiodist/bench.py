@@ -13,7 +13,7 @@ from napari.utils import progress
 from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
-from evbiodist.batch.child import CancelledWorkError
+from evbiodist.batch.child import CancelledWorkError, ChildDiedError
 from evbiodist.batch.scans import ScanResult
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.io.scan import Scan
@@ -159,6 +159,8 @@ class Bench:
             result, error = outcome
             if error is not None:
                 sentence = explain(error)
+                if isinstance(error, ChildDiedError):
+                    sentence = f"{title}: {sentence}"
                 (failed or self.say_error)(sentence) if not isinstance(error, CancelledWorkError) else self.say(
                     f"{title}: {sentence}"
                 )
@@ -254,9 +256,19 @@ class Bench:
         for layer in [layer for layer in self.viewer.layers if "of" in ours(layer)]:
             self.viewer.layers.remove(layer)
         first = not self.viewer.layers
-        add_layers(self.viewer, layers)
+        signal, *_ = add_layers(self.viewer, layers)
+        signal.colorbar.visible = True
+        self.viewer.canvas.overlays.scale_bar.visible = scan.pixel_size_mm is not None
+        self.viewer.canvas.overlays.text.text = self.caption(name, scan)
+        self.viewer.canvas.overlays.text.visible = True
         if first:
             self.viewer.reset_view()
+
+    def caption(self, name: str, scan: Scan) -> str:
+        """Return what stands over the picture of a scan: label, animal, time and the unit of its colours."""
+        record = next((r for r in self.study().study.scans if r.scan == name), None)
+        what = f"{record.label}, {record.subject}, {record.time_h:g} h after dose" if record else name
+        return f"{what}; colours in {scan.unit}"
 
     def layers_of(self, scan: str | None = None) -> list[Layer]:
         """Return the layers of a scan, of the one that is shown when None."""
@@ -365,10 +377,13 @@ def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], listeni
 
     def wait() -> None:
         try:
-            if job.cancelled:
-                raise CancelledWorkError("called off before it began")
             tell = (lambda event: told.put(("event", event))) if listening else None
-            told.put(("result", (jobs.lane(job.lane).call(function, *args, tell=tell), None)))
+            told.put(
+                (
+                    "result",
+                    (jobs.lane(job.lane).call(function, *args, tell=tell, wanted=lambda: not job.cancelled), None),
+                )
+            )
         except BaseException as err:  # told in the window's thread
             told.put(("result", (None, err)))
 
@@ -398,8 +413,6 @@ def painted(layer: Labels) -> bool:
 
 def explain(err: BaseException) -> str:
     """Return an error in words: ours are sentences already, anything else is a fault to report."""
-    from evbiodist.batch.child import ChildDiedError
-
     if isinstance(err, ValueError | ChildDiedError | CancelledWorkError):
         return str(err)
     if isinstance(err, OSError) and err.strerror:

@@ -7,17 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QLabel, QLineEdit, QPlainTextEdit
+from qtpy.QtWidgets import (
+    QComboBox,
+    QCompleter,
+    QFileDialog,
+    QFormLayout,
+    QGroupBox,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+)
 
-from evbiodist.study.model import ScanRecord
+from evbiodist.study.labels import catalogue
 from napari_evbiodist.panels.parts import Panel, Rows, Sentences, Table, in_words
 
-_COLUMNS = {"scan": "scan", "subject": "subject", "label": "label", "time, h": "time_h", "kind": "kind", "edited": "edited",
-            "": "problems"}  # fmt: skip
-#: What is asked for a file that no study describes.
-_FACTS = {"subject": "subject", "label": "label", "time after dose, h": "time_h", "kind (ex_vivo, in_vivo, volume)": "kind",
-          "pixel size, mm": "pixel_size_mm"}  # fmt: skip
+_COLUMNS = {"label": "label", "hours": "time_h", "subject": "subject", "scan": "scan", "kind": "kind", "edited": "edited",
+            "odd": "problems"}  # fmt: skip
+#: What is asked for a file that no study describes: words, and what stands in the empty field.
+_FACTS = {
+    "subject": ("subject", "m1, or m1;m2;m3 from left to right"),
+    "label": ("label", "DiR, 111In, NanoLuc …"),
+    "time_h": ("hours after dose", "2.5"),
+    "pixel_size_mm": ("pixel size, mm", "as the file states it"),
+}
 _NUMBERS = ("time_h", "pixel_size_mm")
+_KINDS = ("ex_vivo", "in_vivo", "volume")
 
 
 class StudyPanel(Panel):
@@ -54,7 +68,7 @@ class StudyPanel(Panel):
         self.heading("What is wrong, and what to do")
         self.wrong = QPlainTextEdit()
         self.wrong.setReadOnly(True)
-        self.wrong.setMinimumHeight(110)
+        self.wrong.setFixedHeight(90)
         self.column.addWidget(self.wrong)
         self.heading("What the study does not hold")
         self.lacks = Sentences()
@@ -68,10 +82,17 @@ class StudyPanel(Panel):
     def _build_facts(self) -> None:
         self.facts = QGroupBox("What this file does not say")
         form = QFormLayout(self.facts)
-        self.fields = {key: QLineEdit() for key in _FACTS.values()}
-        for words, key in _FACTS.items():
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.fields: dict[str, QLineEdit] = {}
+        for key, (words, example) in _FACTS.items():
+            self.fields[key] = QLineEdit()
+            self.fields[key].setPlaceholderText(example)
             form.addRow(words, self.fields[key])
-        form.addRow(self.button("Say so", self.tell))
+        self.fields["label"].setCompleter(QCompleter(sorted(catalogue()), self.fields["label"]))
+        self.kind = QComboBox()
+        self.kind.addItems(_KINDS)
+        form.insertRow(len(_FACTS) - 1, "kind", self.kind)
+        form.addRow(self.button("Say so", self.tell, "the scan then belongs to the study and can be measured"))
         self.facts.hide()
         self.column.addWidget(self.facts)
 
@@ -126,7 +147,9 @@ class StudyPanel(Panel):
         self.name.setText(f"{study.name}: {len(rows)} scans, {len(study.subjects)} subjects, {labels}")
         self.table.put(rows)
         self.table.choose(lambda row: row["scan"] == self.bench.current)
-        self.wrong.setPlainText("\n".join(str(p) for p in self.bench.problems) or "nothing was found")
+        wrong = [str(p) for p in self.bench.problems]
+        wrong += [p for row in rows for p in row["problems"] if p not in wrong]
+        self.wrong.setPlainText("\n".join(wrong) or "nothing was found")
         self.lacks.say(self.bench.missing)
         self.earlier.setVisible(bool(session.earlier_edits()))
 
@@ -142,12 +165,12 @@ class StudyPanel(Panel):
         self.table.choose(lambda row: row["scan"] == scan)
         image = session.scan(scan)
         about = [f"{scan}: {image.axes} {tuple(image.counts.shape)}, {image.unit}"]
-        about += [f"{n} mm" for n in [" x ".join(f"{s:g}" for s in image.pixel_size_mm)] if image.pixel_size_mm]
-        if image.pixel_size_mm is None:
-            about.append("pixel size not stated: shown in pixels")
+        size = image.pixel_size_mm
+        about.append(f"pixels of {size[0]:g} x {size[1]:g} mm" if size else "pixel size not stated: shown in pixels")
         self.about.setText("; ".join(about) + "".join(f"\n{w}" for w in (*image.warnings, *image.notes)))
         draft = session.drafts.get(scan)
         self.facts.setVisible(draft is not None)
+        self.kind.setCurrentText(str((draft or {}).get("kind") or _KINDS[0]))
         for key, field in self.fields.items():
             value = (draft or {}).get(key)
             field.setText("" if value is None else str(value))
@@ -157,8 +180,7 @@ class StudyPanel(Panel):
         """Take what the user says about a file that no study describes."""
         given = {key: field.text().strip() for key, field in self.fields.items() if field.text().strip()}
         facts: dict[str, Any] = {key: _number(key, text) if key in _NUMBERS else text for key, text in given.items()}
-        if "kind" in facts and facts["kind"] not in ScanRecord.model_fields["kind"].annotation.__args__:  # type: ignore[union-attr]
-            raise ValueError(f"kind: found '{facts['kind']}', expected ex_vivo, in_vivo or volume; correct it")
+        facts["kind"] = self.kind.currentText()
         if self.bench.current is None:
             raise ValueError("no scan is shown; choose a row of the table")
         scan = self.bench.current
