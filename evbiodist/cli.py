@@ -527,6 +527,23 @@ def report(directory: str, quiet: bool, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("directory", metavar="DIR")
+@click.option("--study", "root", default=None, help="Folder of the study, where it lies elsewhere now.")
+@click.option("--head", default=None, help="Hash that the journal ended with when you noted it.")
+@_common
+def verify(directory: str, root: str | None, head: str | None, quiet: bool, as_json: bool) -> None:
+    """Tell whether results and inputs are still those of the run; status 1 when not."""
+    from evbiodist.batch.verify import verify as check_results
+
+    tell, found = Tell(as_json, quiet), check_results(directory, root=root, head=head)
+    for finding in found.findings:
+        tell.line(f"{finding.what} {finding.name}: {finding.reason}", **finding.as_dict())
+    tell.line(f"{found.checked} files compared, {len(found.findings)} not as the run left them; the journal ends with {found.head}",
+              checked=found.checked, findings=len(found.findings), head=found.head)  # fmt: skip
+    sys.exit(SOME_FAILED if found.findings else DONE)
+
+
+@main.command()
 @click.argument("out")
 @click.option("--kind", default="trays", show_default=True, type=click.Choice(["trays", "in-vivo", "pet"]),
               help="Excised organs of four labels; living mice through tissue, back and belly; dynamic PET volumes.")  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from evbiodist.batch.inputs import pixel_hash
 from evbiodist.batch.scans import ScanResult, ScanTask, label_image, load_scan, picture, process
 from evbiodist.imaging.anatomy import REST, Anatomy, BodyGrid
 from evbiodist.imaging.atlas import body_of, collinear_pairs, place_on
@@ -131,7 +132,7 @@ def _outcome(
         residual = np.where(np.isfinite(share.residual), share.residual, residual)
     return ScanResult(tuple(r for share in shares for r in share.rows), picture(stage.scan, organs, residual),
                       (*stage.scan.warnings, *(w for share in shares for w in share.warnings)), organs.organs,
-                      tuple(failures))  # fmt: skip
+                      tuple(failures), pixel_hash(stage.scan))  # fmt: skip
 
 
 def atlas_only(task: AnimalsTask) -> list[Observation]:

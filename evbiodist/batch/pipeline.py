@@ -17,9 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evbiodist.batch import store
+from evbiodist.batch import journal, store
 from evbiodist.batch.animals import AnimalsTask, process_any
 from evbiodist.batch.engine import one_thread, run_tasks
+from evbiodist.batch.inputs import at_rest, hash_inputs, twice
 from evbiodist.batch.scans import ScanResult, ScanTask
 from evbiodist.crossval.assay import AssayValidation, apply_assay, read_assay, validate_assays
 from evbiodist.crossval.compare import TABLES, Comparison, compare_labels
@@ -37,8 +38,9 @@ from evbiodist.kinetics.designs.pooling import POOLED
 from evbiodist.kinetics.models.catalogue import Models, catalogue, read_models
 from evbiodist.study.constants import physiology
 from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
+from evbiodist.study.flags import join, split
 from evbiodist.study.labels import label_model, missing_controls
-from evbiodist.study.load import inside, is_there
+from evbiodist.study.load import is_there
 from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ObservationSource, ScanRecord, Settings, Study
 from evbiodist.study.problems import InputError, Problem, UnreadableImage, nearest
 from evbiodist.study.vocabulary import BLOOD
@@ -240,12 +242,16 @@ def run_study(
     store.refuse_foreign(out, study.root, inputs, study.name)
     with store.hold(out), one_thread():
         (out / "provenance.json").unlink(missing_ok=True)  # it says that a run is complete
-        scanned, failures, notes, hashes = _scans(study, out, workers, tell)
+        log = journal.Journal(out)
+        log.add("started", {"evbiodist": _version(), "study": study.name, "scans": len(study.scans),
+                            "settings": store.key_of(study.settings.model_dump(mode="json"))})  # fmt: skip
+        scanned, failures, notes, hashes = _scans(study, out, workers, tell, log)
         notes += [f"{t.path.name}: {note}" for t in tables for note in t.notes]
         result = analyse(study, scanned, tables, quantify_only=quantify_only, tell=tell)
         result = RunResult(out, result.observations, result.parameters, result.comparison, failures, result.curves,
                            [*notes, *result.comparison.notes])  # fmt: skip
         _write(study, result, hashes, started, quantify_only)
+        log.add("written", {"provenance.json": store.sha256(out / "provenance.json"), "failed": len(failures)})
         tell({"event": "written", "done": 1, "total": 1})
     return result
 
@@ -264,18 +270,34 @@ def analyse(
     observations = [_as_row(study, r) for r in rows]
     if quantify_only:
         return RunResult(None, observations)
-    own, weight_g = own_models(study)[0], mean_weight(study)
-    parameters, curves, fits = kinetics(observations, dosing_of(study), study.settings, tell, own=own, species=study.species,
-                                        weight_g=weight_g)  # fmt: skip
-    frame = frame_of(observations)
-    comparison = Comparison()
-    if len(frame):
-        models = {name: label_model(name, label) for name, label in study.labels.items()}
-        comparison = compare_labels(frame, models, dosing_of(study), study.settings.crossval, fits=fits, parameters=parameters,
-                                    fitting=fit_settings(study.settings.kinetics), own=own, species=study.species,
-                                    weight_g=weight_g, assays=assays_of(study)[0])  # fmt: skip
+    parameters, curves, fits = kinetics_of(study, observations, tell)
+    comparison = comparison_of(study, observations, parameters, fits)
     tell({"event": "compared", "done": 1, "total": 1})
     return RunResult(None, observations, parameters, comparison, [], curves)
+
+
+def kinetics_of(
+    study: Study, observations: list[dict[str, Any]], tell: Progress
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[tuple[str, str, str, str], FitResult]]:
+    """Return parameter rows, fitted curves and fits for a study's corrected observations."""
+    return kinetics(observations, dosing_of(study), study.settings, tell, own=own_models(study)[0], species=study.species,
+                    weight_g=mean_weight(study))  # fmt: skip
+
+
+def comparison_of(
+    study: Study,
+    observations: list[dict[str, Any]],
+    parameters: Sequence[dict[str, Any]],
+    fits: Mapping[tuple[str, str, str, str], FitResult],
+) -> Comparison:
+    """Compare a study's labels; parameters and fits as from `kinetics_of`."""
+    frame = frame_of(observations)
+    if frame.empty:
+        return Comparison()
+    models = {name: label_model(name, label) for name, label in study.labels.items()}
+    return compare_labels(frame, models, dosing_of(study), study.settings.crossval, fits=dict(fits), parameters=parameters,
+                          fitting=fit_settings(study.settings.kinetics), own=own_models(study)[0], species=study.species,
+                          weight_g=mean_weight(study), assays=assays_of(study)[0])  # fmt: skip
 
 
 def mean_weight(study: Study) -> float | None:
@@ -304,14 +326,18 @@ def kinetics(
     fitted, fits = model_parameters(frame, dosing, settings.kinetics.models, fit_settings(settings.kinetics), own,
                                     species=species, weight_g=weight_g)  # fmt: skip
     tell({"event": "fitted", "done": len(fits), "total": len(fits)})
-    order = {"": 2, POOLED: 0}
-    rows = sorted(rows + fitted, key=lambda r: (r["study"], r["group"], r["label"], r["model"], order.get(r["subject"], 1),
-                                                r["subject"], r["organ"]))  # fmt: skip
+    rows = sorted(rows + fitted, key=parameter_order)
     return rows, curve_rows(fits), fits
 
 
+def parameter_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the key by which rows of parameters.csv are sorted; rows of one curve keep the order they were made in."""
+    place = {"": 2, POOLED: 0}.get(row["subject"], 1)
+    return (row["study"], row["group"], row["label"], row["model"], place, row["subject"], row["organ"])
+
+
 def _scans(
-    study: Study, out: Path, workers: int, tell: Progress
+    study: Study, out: Path, workers: int, tell: Progress, log: journal.Journal
 ) -> tuple[list[Observation], list[dict[str, Any]], list[str], dict[str, str]]:
     """Quantify every scan that has no shard yet; return rows, failures, notes and input hashes."""
     records: dict[str, ScanRecord] = {}
@@ -346,11 +372,13 @@ def _scans(
         for key, result in zip(keys, outcome if isinstance(outcome, tuple) else [outcome] * len(keys), strict=True):
             record = records[key]
             if isinstance(result, ScanResult):
-                result = _at_rest(study, record, hashes) or result
+                result = at_rest(study, record, hashes) or result
             if isinstance(result, BaseException):
                 failures.append(_failure(record, result))
+                log.add("failed", {"scan": record.scan, "reason": failures[-1]["reason"]}, sure=False)
             else:
                 done[key] = _keep(out, key, result)
+                log.add("measured", {"scan": record.scan, "shard": key}, sure=False)
             tell({"event": "scan", "done": len(done) + len(failures), "total": total, "failed": len(failures),
                   "name": record.scan})  # fmt: skip
     store.prune_shards(out, records)
@@ -362,6 +390,11 @@ def _scans(
             failures.append(
                 _failure(records[key], ValueError(f"{animal}: {reason}")) | {"what": "animal", "subject": animal}
             )
+    alike = twice((records[key], str(done[key].get("pixels", ""))) for key in done)
+    names = {r.scan for pair in alike for r in pair}
+    rows = [r.model_copy(update={"flags": join({*split(r.flags), "image_twice"})}) if r.source in names else r for r in rows]
+    notes += [f"{b.scan}: its pixels are those of {a.scan}, which is of another animal or time; correct the column file of one "
+              "of them" for a, b in alike]  # fmt: skip
     _write_index(out, done, records)
     return rows, sorted(failures, key=lambda f: (f["name"], f["subject"])), notes, hashes
 
@@ -377,7 +410,7 @@ def together(study: Study) -> list[list[ScanRecord]]:
 
 def _readable(study: Study, record: ScanRecord, hashes: dict[str, str], failures: list[dict[str, Any]]) -> bool:
     try:
-        _hash_inputs(study, record, hashes)
+        hash_inputs(study, record, hashes)
     except (OSError, UnreadableImage) as err:
         failures.append(_failure(record, err))
         return False
@@ -401,7 +434,7 @@ def _keys(
     study: Study, task: ScanTask | AnimalsTask, members: Sequence[ScanRecord], hashes: dict[str, str]
 ) -> tuple[str, ...]:
     """Return the names of the shards: everything that a scan's result depends on, and which scan of its task it is."""
-    inputs = [_hash_inputs(study, record, hashes) for record in members]
+    inputs = [hash_inputs(study, record, hashes) for record in members]
     about: list[Any] = [task.settings.model_dump(), task.label.model_dump(), task.groups, task.decay, study.name]
     about.append(sorted(task.masses_g.items()) if isinstance(task, ScanTask) else task.weights_g)
     whole = store.key_of("scan", _version(), inputs, [r.model_dump() for r in members], about)
@@ -417,44 +450,10 @@ def _held(out: Path, key: str) -> dict[str, Any] | None:
 def _keep(out: Path, key: str, result: ScanResult) -> dict[str, Any]:
     content = {"picture": hashlib.sha256(result.picture).hexdigest(), "rows": [r.model_dump() for r in result.rows],
                "warnings": list(result.warnings), "legend": list(result.legend),
-               "failures": [list(failure) for failure in result.failures]}  # fmt: skip
+               "failures": [list(failure) for failure in result.failures], "pixels": result.pixels}  # fmt: skip
     store.write_bytes(store.shard_path(out, key, ".png"), result.picture)
     store.write_shard(out, key, content)
     return content
-
-
-def _hash_inputs(study: Study, record: ScanRecord, known: dict[str, str]) -> dict[str, str]:
-    found = {}
-    imaging = study.settings.imaging
-    shared = (imaging.spectra, imaging.curve.file if imaging.curve else None)
-    for name in (record.file, record.organs, record.photograph, *shared):
-        # what is wrong with a table that all scans share is said when it is read
-        if name and (name not in shared or (inside(study.root, name) is not None and is_there(study.root / name))):
-            path = study.root / name
-            if not is_there(path):
-                raise UnreadableImage(name, "there is no such file; copy it or correct scans.csv")
-            if name not in known:
-                # a single image of an instrument's click depends on the folder's header too
-                known[name] = store.sha256(path)
-            found[name] = known[name]
-            stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-            for beside in (path.with_name(f"{stem}{end}") for end in (".json", ".toml", ".hdr")):
-                # what a sidecar says of an image is part of the image
-                if beside.is_file() and beside != path:
-                    found[f"{name} sidecar {beside.suffix}"] = store.sha256(beside)
-            header = path.parent / "ClickInfo.txt"
-            if path.is_file() and header.exists():
-                found[f"{name} header"] = store.sha256(header)
-    return found
-
-
-def _at_rest(study: Study, record: ScanRecord, before: dict[str, str]) -> UnreadableImage | None:
-    """Return a failure when a scan's files are no longer what they were at the start of the run."""
-    try:
-        same = _hash_inputs(study, record, {}) == _hash_inputs(study, record, before)
-    except (OSError, UnreadableImage):
-        same = False
-    return None if same else UnreadableImage(record.file, "it changed while it was read; run again when it is at rest")
 
 
 def _failure(record: ScanRecord, error: BaseException) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evbiodist.batch.inputs import pixel_hash
 from evbiodist.imaging.optics import CLEAR, LOG_SE_ABSORPTION, escape_fraction, has_optics, optics
 from evbiodist.imaging.organs import OrganMap, from_label_image
 from evbiodist.imaging.quantify import OrganSignals, frame_of, quantify, to_pct_id
@@ -59,7 +60,7 @@ class ScanTask:
 class ScanResult:
     """Rows of the observations table, the picture (PNG) and what is odd about the scan, in sentences.
 
-    `failures` names each animal of the scan that gave no rows, with the reason.
+    `failures` names each animal of the scan that gave no rows, with the reason; `pixels` is the image's hash.
     """
 
     rows: tuple[Observation, ...]
@@ -67,6 +68,7 @@ class ScanResult:
     warnings: tuple[str, ...]
     legend: tuple[str, ...]
     failures: tuple[tuple[str, str], ...] = ()
+    pixels: str = ""
 
 
 def load_scan(root: Path, record: ScanRecord) -> Scan:
@@ -178,7 +180,7 @@ def process(task: ScanTask) -> ScanResult:
     rows = _by_curve(task, [_named(row, organs) for row in rows])
     warnings += organs.notes
     shown = picture(flat(scan), flat_map(organs), _flat(residual))
-    return ScanResult(tuple(rows), shown, tuple(warnings), organs.organs)
+    return ScanResult(tuple(rows), shown, tuple(warnings), organs.organs, pixels=pixel_hash(scan))
 
 
 def _single(task: ScanTask, scan: Scan, organs: OrganMap, settings: ImagingSettings) -> OrganSignals:

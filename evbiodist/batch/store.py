@@ -22,6 +22,8 @@ from evbiodist.study.tables import escape_cell
 
 _SHARDS = "scans"
 _LOCK = ".evbiodist.lock"
+#: What a run leaves that was killed before its end.
+_UNFINISHED = {_SHARDS, "scans.csv", "journal.jsonl"}
 _OURS = re.compile(r"[0-9a-f]{32}\.(json|png)")
 
 
@@ -113,7 +115,7 @@ def refuse_foreign(out: Path, root: Path, inputs: Iterable[Path], study: str) ->
         return
     there = [p.name for p in out.iterdir() if not p.name.startswith(".")]
     described = out / "study.json"
-    if there and not described.is_file() and set(there) - {_SHARDS, "scans.csv"}:
+    if there and not described.is_file() and set(there) - _UNFINISHED:
         raise ValueError(
             f"--out '{out.name}' holds other files ({', '.join(sorted(there)[:3])}); choose a new or empty folder"
         )

@@ -24,6 +24,11 @@ FLAGS: dict[str, Flag] = {
     for flag in (
         # images
         Flag("saturated", "pixels at the sensor's limit were left out", "image again with a shorter exposure"),
+        Flag(
+            "image_twice",
+            "the scan shows the same pixels as a scan of another animal or time",
+            "correct the column file of one of them in scans.csv",
+        ),
         Flag("cosmic", "pixels hit by cosmic rays were left out", "none needed"),
         Flag("dead", "dead or hot pixels were left out", "none needed; ask for service if there are many"),
         Flag(
