@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from evbiodist.batch.engine import one_thread
+from evbiodist.batch.engine import Engine, one_thread
 from evbiodist.batch.pipeline import Progress, RunResult, run_study
 from evbiodist.crossval.assay import AssayValidation, apply_assay
 from evbiodist.crossval.compare import TABLES, compare_labels
@@ -30,6 +30,7 @@ def run(
     workers: int = 1,
     report: bool = True,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> RunResult:
     """Run a study the whole way: observations, parameters, comparison of labels, report.
 
@@ -40,6 +41,7 @@ def run(
     workers : processes for the scans; results do not depend on it.
     report : whether to build report.html.
     progress : called with a mapping after every step.
+    engine : what runs the scans, as of `evbiodist.batch.cluster`; processes of this machine when None.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def run(
     InputError : the study cannot be used; every problem is named.
     """
     study = study if isinstance(study, Study) else load_study(study)
-    result = run_study(study, Path(out), workers=workers, progress=progress)
+    result = run_study(study, Path(out), workers=workers, progress=progress, engine=engine)
     if report:
         write_report(Path(out))
     return result

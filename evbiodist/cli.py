@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,38 @@ def main() -> None:
     """From images of labelled vesicles to pharmacokinetic parameters that hold across labels."""
 
 
-def _run(study: str, out: str, tell: Tell, *, workers: int = 1, quantify_only: bool = False) -> None:
+def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed((
+        click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes for the scans."),
+        click.option("--memory-gb", type=click.FloatRange(0.25), default=None,
+                     help="Memory of each process; by default its share of four fifths of this machine's."),
+        click.option("--seconds", type=click.FloatRange(1), default=3600.0, show_default=True, help="Longest time for a scan."),
+        click.option("--scheduler", default=None, help="dask: tcp://host:port, tls://host:port, or local for one of its own."),
+        click.option("--tls-ca", default=None, help="PEM file of the authority that signed the scheduler's certificate."),
+        click.option("--tls-cert", default=None, help="PEM file of your certificate."),
+        click.option("--tls-key", default=None, help="PEM file of your key."),
+        click.option("--insecure", is_flag=True, help="Let a scheduler on another machine be reached without encryption."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _engine(given: Mapping[str, Any]) -> Any:
+    """Return what runs the scans, as the options say."""
+    from evbiodist.batch.engine import limits_for, run_tasks
+
+    limits = limits_for(given["workers"], given["memory_gb"], given["seconds"])
+    if given["scheduler"] is None:
+        return partial(run_tasks, workers=given["workers"], limits=limits)
+    from evbiodist.batch.cluster import Scheduler, run_on_cluster
+
+    scheduler = Scheduler(given["scheduler"], given["tls_ca"], given["tls_cert"], given["tls_key"], given["insecure"])
+    return partial(run_on_cluster, scheduler=scheduler, workers=given["workers"], limits=limits)
+
+
+def _run(
+    study: str, out: str, tell: Tell, *, workers: int = 1, engine: Any = None, quantify_only: bool = False
+) -> None:
     from evbiodist.batch.pipeline import missing_files, run_study
     from evbiodist.study.load import load_study
 
@@ -147,7 +179,8 @@ def _run(study: str, out: str, tell: Tell, *, workers: int = 1, quantify_only: b
     for problem in missing_files(loaded):
         tell.problem(problem)
     with tell.progress() as progress:
-        result = run_study(loaded, Path(out), workers=workers, quantify_only=quantify_only, progress=progress)
+        result = run_study(loaded, Path(out), workers=workers, quantify_only=quantify_only, progress=progress,
+                           engine=engine)  # fmt: skip
         if not quantify_only:
             from evbiodist.report.html import write_report
 
@@ -239,21 +272,21 @@ def check(study: str, quiet: bool, as_json: bool) -> None:
 @main.command()
 @click.argument("study")
 @click.option("--out", required=True, help="Result folder; an interrupted run is taken up.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes for the scans.")
+@_engine_options
 @_common
-def run(study: str, out: str, workers: int, quiet: bool, as_json: bool) -> None:
+def run(study: str, out: str, quiet: bool, as_json: bool, **given: Any) -> None:
     """Run STUDY.toml (or the settings.toml of an earlier run) the whole way."""
-    _run(study, out, Tell(as_json, quiet), workers=workers)
+    _run(study, out, Tell(as_json, quiet), engine=_engine(given))
 
 
 @main.command()
 @click.argument("study")
 @click.option("--out", required=True, help="Result folder.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes for the scans.")
+@_engine_options
 @_common
-def quantify(study: str, out: str, workers: int, quiet: bool, as_json: bool) -> None:
+def quantify(study: str, out: str, quiet: bool, as_json: bool, **given: Any) -> None:
     """Turn the images of STUDY.toml into observations.csv, and stop there."""
-    _run(study, out, Tell(as_json, quiet), workers=workers, quantify_only=True)
+    _run(study, out, Tell(as_json, quiet), engine=_engine(given), quantify_only=True)
 
 
 def _table_options(command: Callable[..., Any]) -> Callable[..., Any]:

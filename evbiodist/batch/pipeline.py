@@ -13,13 +13,14 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evbiodist.batch import journal, store
 from evbiodist.batch.animals import AnimalsTask, process_any
-from evbiodist.batch.engine import one_thread, run_tasks
+from evbiodist.batch.engine import Engine, limits_for, one_thread, run_tasks
 from evbiodist.batch.inputs import at_rest, hash_inputs, twice
 from evbiodist.batch.scans import ScanResult, ScanTask
 from evbiodist.crossval.assay import AssayValidation, apply_assay, read_assay, validate_assays
@@ -33,8 +34,9 @@ from evbiodist.kinetics.analyse import (
     fit_settings,
     model_parameters,
     nca_parameters,
+    unused_choices,
 )
-from evbiodist.kinetics.designs.pooling import POOLED
+from evbiodist.kinetics.designs.pooling import POOLED, REST
 from evbiodist.kinetics.models.catalogue import Models, catalogue, read_models
 from evbiodist.study.constants import physiology
 from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
@@ -187,6 +189,20 @@ def unknown_models(study: Study) -> list[Problem]:
         for name in study.settings.kinetics.models if name not in known and not problems]  # fmt: skip
 
 
+def unknown_curves(study: Study, tables: Iterable[OrganTable]) -> list[Problem]:
+    """Return a problem for every choice of terminal samples whose label, group or animal the study does not have."""
+    rows, sources = [r for t in tables for r in t.rows], study.observation_sources
+    known = {
+        "label": {*study.labels},
+        "group": {s.group for s in study.subjects} | {s.group for s in sources} | {r.group for r in rows},
+        "subject": {s.subject for s in study.subjects} | {r.subject for r in rows} | {POOLED, REST},
+    }
+    return [Problem("study.toml", name, f"a {field} of the study", f"the choice for {choice} changes nothing: "
+                    + nearest(name, known[field]), field=f"kinetics.lambda_z.{field}", fatal=False)
+            for choice in study.settings.kinetics.lambda_z
+            for field in known if (name := getattr(choice, field)) and name not in known[field]]  # fmt: skip
+
+
 def missing_files(study: Study) -> list[Problem]:
     """Return a problem for every scan whose files are not there; they stop nothing but themselves."""
     return [Problem(study.scans_table, name, "an existing file",
@@ -201,7 +217,8 @@ def check(study: Study) -> list[Problem]:
 
     What `load_study` finds it raises itself; this looks into the observation tables and for the images.
     """
-    problems = [*check_tables(study)[1], *unknown_models(study), *assays_of(study)[1], *missing_files(study)]
+    tables, problems = check_tables(study)
+    problems += [*unknown_models(study), *assays_of(study)[1], *missing_files(study), *unknown_curves(study, tables)]
     if study.settings.corrections.vessel_blood == "subtract" and not any(
         physiology(study.species, organ, "regional_blood_fraction") for organ in ("brain", "liver", "kidney")
     ):
@@ -211,7 +228,13 @@ def check(study: Study) -> list[Problem]:
 
 
 def run_study(
-    study: Study, out: Path, *, workers: int = 1, quantify_only: bool = False, progress: Progress | None = None
+    study: Study,
+    out: Path,
+    *,
+    workers: int = 1,
+    quantify_only: bool = False,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> RunResult:
     """Run a study the whole way and write its result folder.
 
@@ -222,6 +245,7 @@ def run_study(
     workers : processes for the scans; the bytes of the results do not depend on it.
     quantify_only : stop at observations.csv.
     progress : called with a mapping (`event`, `done`, `total`, ...) after every step.
+    engine : what runs the scans; `run_tasks` with so many workers when None.
 
     Returns
     -------
@@ -245,11 +269,12 @@ def run_study(
         log = journal.Journal(out)
         log.add("started", {"evbiodist": _version(), "study": study.name, "scans": len(study.scans),
                             "settings": store.key_of(study.settings.model_dump(mode="json"))})  # fmt: skip
-        scanned, failures, notes, hashes = _scans(study, out, workers, tell, log)
+        engine = engine or partial(run_tasks, workers=workers, limits=limits_for(workers))
+        scanned, failures, notes, hashes = _scans(study, out, engine, tell, log)
         notes += [f"{t.path.name}: {note}" for t in tables for note in t.notes]
         result = analyse(study, scanned, tables, quantify_only=quantify_only, tell=tell)
         result = RunResult(out, result.observations, result.parameters, result.comparison, failures, result.curves,
-                           [*notes, *result.comparison.notes])  # fmt: skip
+                           [*notes, *result.notes, *result.comparison.notes])  # fmt: skip
         _write(study, result, hashes, started, quantify_only)
         log.add("written", {"provenance.json": store.sha256(out / "provenance.json"), "failed": len(failures)})
         tell({"event": "written", "done": 1, "total": 1})
@@ -273,7 +298,8 @@ def analyse(
     parameters, curves, fits = kinetics_of(study, observations, tell)
     comparison = comparison_of(study, observations, parameters, fits)
     tell({"event": "compared", "done": 1, "total": 1})
-    return RunResult(None, observations, parameters, comparison, [], curves)
+    notes = unused_choices(frame_of(observations), study.settings.kinetics)
+    return RunResult(None, observations, parameters, comparison, [], curves, notes)
 
 
 def kinetics_of(
@@ -337,7 +363,7 @@ def parameter_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _scans(
-    study: Study, out: Path, workers: int, tell: Progress, log: journal.Journal
+    study: Study, out: Path, engine: Engine, tell: Progress, log: journal.Journal
 ) -> tuple[list[Observation], list[dict[str, Any]], list[str], dict[str, str]]:
     """Quantify every scan that has no shard yet; return rows, failures, notes and input hashes."""
     records: dict[str, ScanRecord] = {}
@@ -367,7 +393,7 @@ def _scans(
             "resumed": len(done),
         }
     )
-    for i, outcome in run_tasks(process_any, [task for task, _ in work], workers):
+    for i, outcome in engine(process_any, [task for task, _ in work]):
         keys = work[i][1]
         for key, result in zip(keys, outcome if isinstance(outcome, tuple) else [outcome] * len(keys), strict=True):
             record = records[key]
@@ -614,6 +640,7 @@ def describe(study: Study, result: RunResult) -> dict[str, Any]:
         "description": study.description,
         "source": study.source,
         "simulated": study.simulated,
+        "vesicles": study.vesicles.model_dump(mode="json", exclude_none=True) if study.vesicles else {},
         "labels": {k: v.model_dump(mode="json", exclude_none=True) for k, v in study.labels.items()},
         "groups": [groups[k] for k in sorted(groups)],
         "scans": len(study.scans),

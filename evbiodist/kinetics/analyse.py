@@ -6,7 +6,7 @@ What cannot be analysed is a row with its reason; nothing here ends a run.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,11 @@ from evbiodist.kinetics.models.inputs import Doses
 from evbiodist.kinetics.models.physiology import SPECIES, faster_than_liver
 from evbiodist.kinetics.nca.nca import NcaResult, nca
 from evbiodist.kinetics.nca.parameters import IV_ROUTES, ROUTES
+from evbiodist.kinetics.nca.rules import rules_of
 from evbiodist.kinetics.nca.tissue import pct_injected, uptake_clearance
 from evbiodist.study.estimate import Estimate, student
 from evbiodist.study.flags import join, split
-from evbiodist.study.model import KineticsSettings
+from evbiodist.study.model import KineticsSettings, LambdaZChoice
 from evbiodist.study.vocabulary import BLOOD, WHOLE_ANIMAL
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ PARAMETER_COLUMNS = ("study", "subject", "group", "label", "organ", "model", "pa
                      "ci_high", "unit", "method", "n", "flags", "reason")  # fmt: skip
 #: How small a step the shared error is tried with, as a share of itself; the effect is linear.
 _STEP = 1e-3
+#: Times this close, relatively, are one: tables and sentences show six digits.
+_SAME_TIME = 1e-5
 
 
 @dataclass(frozen=True)
@@ -114,33 +117,226 @@ def nca_parameters(
         analysed has its reason.
     """
     rows: list[dict[str, Any]] = []
-    for (study, group, label), part in observations.groupby(["study", "group", "label"], sort=True):
-        place = {"study": study, "group": group, "label": label, "model": "nca"}
-        blood: dict[tuple[str, ...], tuple[Curve, pd.DataFrame]] = {}
-        for organ in sorted(part["organ"].unique(), key=lambda o: (BLOOD.index(o) if o in BLOOD else len(BLOOD), o)):
-            for unit, profile in part[part["organ"] == organ].groupby("unit", sort=True):
-                found: list[_Analysed] = []
-                for subject, samples, pooled in split_animals(profile, pool):
-                    here = {**place, "subject": subject, "organ": organ}
-                    try:
-                        curve = make_curve(subject, samples, pooled, settings.blq)
-                        given = common_dosing(samples, dosing)
-                        analysed = _analyse(curve, samples, str(organ), str(unit), given, settings)
-                    except ValueError as err:
-                        rows.append(_row(here, Estimate("nca", method="non-compartmental", reason=str(err))))
-                        continue
-                    found.append(analysed)
-                    if organ in BLOOD and unit == "pct_id_per_g":
-                        blood.setdefault(curve.animals, (curve, samples))
-                    extra = []
-                    if organ not in BLOOD:
-                        extra = [_tissue_ratio(samples, curve, str(unit), blood, given, settings),
-                                 *_tissue_set(curve, str(unit), blood, given, settings)]  # fmt: skip
-                    rows += [_row(here, e) for e in [*analysed.estimates, *extra]]
-                rows += [
-                    _row({**place, "subject": POOLED, "organ": organ}, e) for e in _over_animals(found, settings.level)
-                ]
+    bloods: dict[tuple[str, str, str], dict[tuple[str, ...], tuple[Curve, pd.DataFrame]]] = {}
+    for at, parts in _profiles(observations, pool):
+        place = {"study": at.study, "group": at.group, "label": at.label, "organ": at.organ, "model": "nca"}
+        blood = bloods.setdefault((at.study, at.group, at.label), {})
+        found: list[_Analysed] = []
+        for subject, samples, pooled in parts:
+            here = {**place, "subject": subject}
+            try:
+                curve = make_curve(subject, samples, pooled, settings.blq)
+                given = common_dosing(samples, dosing)
+                analysed = _analyse(curve, samples, at, given, settings)
+            except ValueError as err:
+                rows.append(_row(here, Estimate("nca", method=_NCA, reason=str(err))))
+                continue
+            found.append(analysed)
+            if at.organ in BLOOD and at.unit == "pct_id_per_g":
+                blood.setdefault(curve.animals, (curve, samples))
+            extra = []
+            if at.organ not in BLOOD:
+                extra = [_tissue_ratio(samples, curve, at.unit, blood, given, settings),
+                         *_tissue_set(curve, at.unit, blood, given, settings)]  # fmt: skip
+            rows += [_row(here, e) for e in [*analysed.estimates, *extra]]
+        rows += [_row({**place, "subject": POOLED}, e) for e in _over_animals(found, settings.level)]
     return rows
+
+
+_NCA = "non-compartmental"
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """What is measured where: an organ of a group under a label, in one unit."""
+
+    study: str
+    group: str
+    label: str
+    organ: str
+    unit: str
+
+
+def _profiles(
+    observations: pd.DataFrame, pool: bool
+) -> Iterator[tuple[_Profile, list[tuple[str, pd.DataFrame, bool]]]]:
+    """Go through the curves that a table holds: every profile with its animals and the pool of the rest, blood first."""
+    for (study, group, label), part in observations.groupby(["study", "group", "label"], sort=True):
+        for organ in sorted(part["organ"].unique(), key=lambda o: (BLOOD.index(o) if o in BLOOD else len(BLOOD), o)):
+            for unit, rows in part[part["organ"] == organ].groupby("unit", sort=True):
+                at = _Profile(str(study), str(group), str(label), str(organ), str(unit))
+                yield at, split_animals(rows, pool)
+
+
+@dataclass(frozen=True, eq=False)
+class TerminalLine:
+    """The terminal line of one curve, as a plot needs it on which samples are taken on and off.
+
+    Parameters
+    ----------
+    study, group, label, organ, unit, subject : which curve.
+    time_h, value : (T,) its samples; the value is 0 where it is below the limit.
+    positions : samples on the line; empty without one.
+    off : by position, why a sample is not on it.
+    chosen : whether a choice of `KineticsSettings.lambda_z` holds for the curve.
+    lambda_z : its slope, or why there is none.
+    """
+
+    study: str
+    group: str
+    label: str
+    organ: str
+    unit: str
+    subject: str
+    time_h: tuple[float, ...]
+    value: tuple[float, ...]
+    positions: tuple[int, ...]
+    off: dict[int, str]
+    chosen: bool
+    lambda_z: Estimate
+
+
+def terminal_lines(
+    observations: pd.DataFrame, dosing: Dosings, settings: KineticsSettings, *, pool: bool = False
+) -> list[TerminalLine]:
+    """Return the terminal line of every curve that `nca_parameters` analyses, by the same calls.
+
+    Parameters
+    ----------
+    observations, dosing, settings, pool : as in `nca_parameters`.
+
+    Returns
+    -------
+    list of TerminalLine : a curve that cannot be analysed, for instance by a choice of times that it has no sample at,
+        has its samples and the reason; rows that make no curve have nothing here, and their reason in `nca_parameters`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from evbiodist.batch.pipeline import frame_of
+    >>> row = {"study": "s", "group": "g", "subject": "m1", "label": "DiR", "organ": "blood", "unit": "pct_id_per_g",
+    ...        "below_lloq": False}
+    >>> table = frame_of([{**row, "time_h": t, "value": v} for t, v in ((1, 30), (2, 8), (4, 4), (8, 1))])
+    >>> [line] = terminal_lines(table, {("g", "m1", "DiR"): Dosing(route="iv_bolus")}, KineticsSettings())
+    >>> line.positions, line.off
+    ((1, 2, 3), {0: 'the line fits better without it'})
+    """
+    lines = []
+    for at, parts in _profiles(observations, pool):
+        for subject, samples, pooled in parts:
+            try:
+                curve = make_curve(subject, samples, pooled, settings.blq)
+            except ValueError:
+                continue
+            try:
+                given = common_dosing(samples, dosing)
+                analysed = _analyse(curve, samples, at, given, settings)
+            except ValueError as err:
+                route, points = "tissue", tuple[int, ...]()
+                slope = Estimate("lambda_z", method=_NCA, reason=str(err))
+            else:
+                route, points = _route(at.organ, given), analysed.result.lambda_z_points
+                slope = next(e for e in analysed.estimates if e.name == "lambda_z")
+            choice = _choice(at, subject, settings)
+            off = _off_line(curve, points, slope, choice is not None, route, settings)
+            lines.append(TerminalLine(at.study, at.group, at.label, at.organ, at.unit, subject, tuple(curve.time_h.tolist()),
+                                      tuple(curve.value.tolist()), points, off, choice is not None, slope))  # fmt: skip
+    return lines
+
+
+def _off_line(
+    curve: Curve, points: tuple[int, ...], slope: Estimate, chosen: bool, route: str, settings: KineticsSettings
+) -> dict[int, str]:
+    """Return, by position, why a sample is not on the terminal line."""
+    may, below = _may_be_on_line(curve, settings), _below(curve, settings)
+    peak = int(np.argmax(np.where(below, -np.inf, curve.value)))
+    begins = rules_of(settings.rules, settings.blq, None, route).lambda_z_from
+    with_peak = begins == "cmax" or (begins == "route" and route == "iv_bolus")
+    off = {}
+    for i in sorted({*range(curve.time_h.size)} - {*points}):
+        if below[i]:
+            off[i] = "it is below the limit of quantification"
+        elif not may[i]:
+            off[i] = "its value is not above zero"
+        elif not points:
+            off[i] = f"there is no line: {slope.reason}"
+        elif chosen:
+            off[i] = "it is not among the chosen samples"
+        elif i < peak:
+            off[i] = "it is before cmax"
+        elif i == peak and not with_peak:
+            off[i] = "it is cmax itself"
+        else:
+            off[i] = "the line fits better without it"
+    return off
+
+
+def _choice(at: _Profile, subject: str, settings: KineticsSettings) -> LambdaZChoice | None:
+    """Return the most specific choice of samples that holds for a curve."""
+    fitting = [c for c in settings.lambda_z if c.holds(at.group, at.label, at.organ, at.unit, subject)]
+    return max(fitting, key=lambda c: c.specific, default=None)
+
+
+def _chosen_points(choice: LambdaZChoice, curve: Curve, settings: KineticsSettings) -> dict[int, str]:
+    """Return the positions of a choice's samples on a curve, each with the reason.
+
+    Raises
+    ------
+    ValueError : a time at which the curve has no sample that can be on the line; names those there are.
+    """
+    there = np.flatnonzero(_may_be_on_line(curve, settings))
+    at = {t: there[np.isclose(curve.time_h[there], t, rtol=_SAME_TIME, atol=0.0)][:1] for t in choice.times_h}
+    points = {int(i): choice.why for found in at.values() for i in found}
+    missing = [f"{t:g}" for t, found in at.items() if not found.size]
+    if missing or len(points) < len(at):
+        known = ", ".join(f"{t:g}" for t in curve.time_h[there]) or "none"
+        without = f"no positive value above the limit at {', '.join(missing)} h"
+        what = without if missing else "one sample for two of these times"
+        raise ValueError(f"kinetics.lambda_z chooses {choice}, and {curve.subject} has {what}; choose three or more of its times "
+                         f"({known}) in times_h, or give this curve a choice of its own by its subject")  # fmt: skip
+    return points
+
+
+def _below(curve: Curve, settings: KineticsSettings) -> NDArray[np.bool_]:
+    """Return which samples the analysis takes as below the limit, (T,)."""
+    limit = _limit(curve, settings)
+    return curve.below if limit is None else curve.below | (curve.value < limit)
+
+
+def _limit(curve: Curve, settings: KineticsSettings) -> float | None:
+    """Return the limit that stands for values below it, where the rule asks for one."""
+    half = settings.blq == "lloq/2" and bool(curve.below.any())
+    return float(np.nanmax(curve.lloq)) if half and np.isfinite(curve.lloq).any() else None
+
+
+def _may_be_on_line(curve: Curve, settings: KineticsSettings) -> NDArray[np.bool_]:
+    """Return which samples a logarithmic line can go through, (T,)."""
+    return ~_below(curve, settings) & (curve.value > 0)
+
+
+def unused_choices(observations: pd.DataFrame, settings: KineticsSettings, *, pool: bool = False) -> list[str]:
+    """Return a sentence for every choice of terminal samples that no curve of a table follows.
+
+    Parameters
+    ----------
+    observations, settings, pool : as in `nca_parameters`.
+    """
+    if not settings.lambda_z:
+        return []
+    curves = [(at, subject) for at, parts in _profiles(observations, pool) for subject, _, _ in parts]
+    followed = [_choice(at, subject, settings) for at, subject in curves]
+    told = []
+    for choice in settings.lambda_z:
+        if any(choice is c for c in followed):
+            continue
+        if any(choice.holds(at.group, at.label, at.organ, at.unit, subject) for at, subject in curves):
+            why = "more specific choices hold for all its curves; remove it"
+        else:
+            here = (choice.label, choice.organ)
+            there = sorted({f"{s} ({at.group})" for at, s in curves if (at.label, at.organ) == here})
+            why = f"there is no such curve; {choice.label} in {choice.organ} has {', '.join(there) or 'none'}"
+        told.append(f"kinetics.lambda_z chooses {choice}, which changes nothing: {why}")
+    return told
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,42 +349,53 @@ class _Analysed:
     estimates: list[Estimate]
 
 
-def _analyse(
-    curve: Curve, rows: pd.DataFrame, organ: str, unit: str, dosing: Dosing, settings: KineticsSettings
-) -> _Analysed:
-    result, shared = _nca(curve, organ, unit, dosing, settings)
+def _analyse(curve: Curve, rows: pd.DataFrame, at: _Profile, dosing: Dosing, settings: KineticsSettings) -> _Analysed:
+    choice = _choice(at, curve.subject, settings)
+    points = _chosen_points(choice, curve, settings) if choice else None
+    result, shared = _nca(curve, at.organ, at.unit, dosing, settings, points)
     estimates = [_widen(e, shared[name], result.df[name], settings.level) for name, e in result.estimates.items()]
     if curve.pooled:
-        estimates.append(_sparse(curve, rows, organ, unit, dosing, settings))
+        estimates.append(_sparse(curve, rows, at.organ, at.unit, dosing, settings))
+    if choice:
+        words = f"; samples at {', '.join(f'{t:g}' for t in choice.times_h)} h chosen: {choice.why}"
+        estimates = [replace(e, method=e.method + words) if e.name == "lambda_z" else e for e in estimates]
     estimates = [replace(e, flags=tuple(sorted({*e.flags, *curve.flags}))) for e in estimates]
     return _Analysed(curve, result, shared, estimates)
 
 
+def _route(organ: str, dosing: Dosing) -> str:
+    """Return the route as NCA takes it: what is not measured at once like blood is a tissue."""
+    return dosing.route if organ in BLOOD or organ in WHOLE_ANIMAL else "tissue"
+
+
 def _nca(
-    curve: Curve, organ: str, unit: str, dosing: Dosing, settings: KineticsSettings
+    curve: Curve,
+    organ: str,
+    unit: str,
+    dosing: Dosing,
+    settings: KineticsSettings,
+    chosen: Mapping[int, str] | None = None,
 ) -> tuple[NcaResult, dict[str, float]]:
     """Return the parameters with their independent errors, and the shift that the shared error brings to each."""
-    at_once = organ in BLOOD or organ in WHOLE_ANIMAL
-    route = dosing.route if at_once else "tissue"
+    route = _route(organ, dosing)
     dose, dose_unit = dosing.for_unit(unit) if organ in BLOOD else (math.nan, "")
     se = np.where(curve.below, 0.0, curve.se)
-    half = settings.blq == "lloq/2" and bool(curve.below.any())
 
-    def run(step: float, points: tuple[int, ...] | None) -> NcaResult:
+    def run(step: float, points: Sequence[int] | Mapping[int, str] | None) -> NcaResult:
         return nca(curve.time_h, curve.value + step * curve.systematic, se=None if np.isnan(se).any() else se,
                    n=np.nan_to_num(curve.n, nan=1.0) if curve.pooled else None,
                    dose=None if math.isnan(dose) else dose, dose_unit=dose_unit,
                    route=route, infusion_h=dosing.infusion_h or None if route == "iv_infusion" else None, unit=unit,
                    method=settings.method, rules=settings.rules, partial=settings.partial,
                    refuse_extrap=settings.refuse_extrap, blq=settings.blq,
-                   lloq=float(np.nanmax(curve.lloq)) if half and np.isfinite(curve.lloq).any() else None,
-                   below_lloq=curve.below, lambda_z_points=points, max_extrap_pct=settings.max_extrap_pct,
-                   level=settings.level)  # fmt: skip
+                   lloq=_limit(curve, settings), below_lloq=curve.below, lambda_z_points=points,
+                   max_extrap_pct=settings.max_extrap_pct, level=settings.level)  # fmt: skip
 
-    result = run(0.0, None)
+    result = run(0.0, chosen)
     if not (curve.systematic > 0).any():
         return result, dict.fromkeys(result.estimates, 0.0)
-    up, down = run(_STEP, result.lambda_z_points or None), run(-_STEP, result.lambda_z_points or None)
+    held = chosen or result.lambda_z_points or None
+    up, down = run(_STEP, held), run(-_STEP, held)
     return result, {n: abs(up[n].value - down[n].value) / (2 * _STEP) for n in result.estimates}
 
 
@@ -267,7 +474,9 @@ def _tissue_ratio(
         curve = make_curve(curve.subject, samples, curve.pooled, settings.blq)
     partner, partner_rows = blood.get(curve.animals, (None, samples))
     if partner is None:
-        return Estimate("kp_auc", method=method, reason="blood per gram was not measured in the same animals")
+        return Estimate(
+            "kp_auc", method=method, reason="blood per gram was not measured in the same animals, or not analysed"
+        )
     last = min(curve.last_seen_h, partner.last_seen_h)
     if math.isnan(last):
         return Estimate("kp_auc", method=method, reason="no value above the limit in tissue or blood")
@@ -385,7 +594,8 @@ def _over_animals(found: list[_Analysed], level: float) -> list[Estimate]:
             continue
         mean, se = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
         reach = student(level, len(values) - 1) * se
-        flags = ("few",) if len(values) < 3 else ()
+        by_hand = any("points_chosen" in a.result[name].flags for a in own if name in a.result.estimates)
+        flags = (("few",) if len(values) < 3 else ()) + (("points_chosen",) if by_hand else ())
         plain = Estimate(
             name, mean, se, mean - reach, mean + reach, first.unit, "mean over animals", len(values), flags
         )

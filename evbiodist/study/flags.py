@@ -178,6 +178,11 @@ FLAGS: dict[str, Flag] = {
             "samples were left out by the user, with the reasons that stand with the result",
             "none needed; quote the reasons",
         ),
+        Flag(
+            "points_chosen",
+            "the samples of the terminal line were chosen by the user, with the reason that stands with the settings",
+            "none needed; quote the reason",
+        ),
         Flag("poor_lambda_z", "the terminal slope's adjusted r2 is below the limit", "look at the chosen points"),
         Flag("imprecise", "the relative standard error is 50 % or more", "more animals or times"),
         Flag(

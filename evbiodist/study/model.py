@@ -16,6 +16,7 @@ from evbiodist.study.constants import isotopes
 from evbiodist.study.labels import fill, label_model
 from evbiodist.study.priors import Prior, read_priors
 from evbiodist.study.problems import nearest
+from evbiodist.study.vesicles import Vesicles
 from evbiodist.study.vocabulary import STANDARD, LabelKind, Route, ScanKind, organ_name
 
 
@@ -55,6 +56,8 @@ VALUE_UNITS: tuple[str, ...] = get_args(ValueUnit)
 
 
 Organ = Annotated[str, BeforeValidator(_organ)]
+#: Fewest samples of a terminal line.
+LEAST_ON_LINE = 3
 
 
 class Label(_Frozen):
@@ -287,6 +290,56 @@ class CorrectionSettings(_Frozen):
     vessel_blood: Literal["subtract", "keep"] = "subtract"
 
 
+class LambdaZChoice(_Frozen):
+    """Samples that a person put on the terminal line of a curve, instead of those that fit best, and why.
+
+    Empty `group` and `subject`, and no `unit`, stand for every curve of that label in that organ. Of the choices that
+    hold for a curve the most specific one counts: one for its subject before one for its group, before one for its unit.
+
+    Examples
+    --------
+    >>> choice = LambdaZChoice(label="DiR", organ="Blood", times_h=(24, 4, 8), why="2 h is still distribution")
+    >>> choice.times_h, choice.holds("treated", "DiR", "blood", "pct_id_per_g", "m1"), choice.specific
+    ((4.0, 8.0, 24.0), True, (False, False, False))
+    """
+
+    label: str = Field(min_length=1)
+    organ: Organ
+    group: str = ""
+    subject: str = ""
+    unit: ValueUnit | None = None
+    times_h: tuple[Annotated[float, Field(ge=0)], ...]
+    why: str
+
+    @field_validator("times_h", mode="after")
+    @classmethod
+    def _a_line(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) < max(LEAST_ON_LINE, len(value)):
+            raise ValueError(f"at least {LEAST_ON_LINE} different times in h, each of them once")
+        return tuple(sorted(value))
+
+    @field_validator("why", mode="after")
+    @classmethod
+    def _a_reason(cls, value: str) -> str:
+        if not value:
+            raise ValueError("why these samples make the terminal line: whoever reads the number will ask")
+        return " ".join(value.split())
+
+    def holds(self, group: str, label: str, organ: str, unit: str, subject: str) -> bool:
+        """Return whether the choice holds for a curve."""
+        named = ((self.group, group), (self.subject, subject), (self.unit, unit))
+        return (self.label, self.organ) == (label, organ) and all(not mine or mine == its for mine, its in named)
+
+    @property
+    def specific(self) -> tuple[bool, bool, bool]:
+        """How specific it is, in the order of what counts most: by subject, group, unit."""
+        return bool(self.subject), bool(self.group), bool(self.unit)
+
+    def __str__(self) -> str:
+        where = [self.label, self.organ, *(f"{k} {v}" for k in ("group", "subject", "unit") if (v := getattr(self, k)))]
+        return f"{', '.join(where)} at {', '.join(f'{t:g}' for t in self.times_h)} h"
+
+
 class KineticsSettings(_Frozen):
     """Rules of the non-compartmental analysis and the models to fit."""
 
@@ -296,6 +349,7 @@ class KineticsSettings(_Frozen):
     partial: tuple[tuple[float, float], ...] = ()
     refuse_extrap: bool = False
     max_extrap_pct: float = Field(default=20.0, gt=0, le=100)
+    lambda_z: tuple[LambdaZChoice, ...] = ()
     models: tuple[str, ...] = ("two_compartment_iv", "plasma_with_organs")
     models_file: str | None = None
     weights: Literal["pooled", "given", "constant", "proportional", "combined"] = "pooled"
@@ -304,6 +358,18 @@ class KineticsSettings(_Frozen):
     fit_blq: Literal["drop", "m3"] = "drop"
     fixed: dict[str, float] = Field(default_factory=dict)
     level: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @field_validator("lambda_z", mode="after")
+    @classmethod
+    def _one_choice_each(cls, value: tuple[LambdaZChoice, ...]) -> tuple[LambdaZChoice, ...]:
+        # equally specific choices hold for one curve only where they name the same, so looking for repeats is enough
+        seen: dict[tuple[str | None, ...], LambdaZChoice] = {}
+        for choice in value:
+            curves = (choice.label, choice.organ, choice.group, choice.subject, choice.unit)
+            if curves in seen:
+                raise ValueError(f"one choice of samples for the same curves, not both '{seen[curves]}' and '{choice}'")
+            seen[curves] = choice
+        return value
 
 
 class CrossvalSettings(_Frozen):
@@ -363,6 +429,7 @@ class StudyFile(Settings):
     description: str = ""
     source: str = ""
     simulated: bool = False
+    vesicles: Vesicles | None = None
     labels: dict[str, Label] = Field(min_length=1)
     tables: Tables
 
@@ -408,6 +475,7 @@ class Study(_Frozen):
     settings: Settings
     files: tuple[str, ...]
     scans_table: str = "scans.csv"
+    vesicles: Vesicles | None = None
 
     def subject(self, name: str, label: str) -> Subject | None:
         """Return the animal's row for a label, or None."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from evbiodist.batch.animals import process_any
 from evbiodist.batch.child import Child
-from evbiodist.batch.engine import run_tasks
 from evbiodist.batch.scans import find_organs
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.io.scan import Scan
 from evbiodist.study.model import ImagingSettings, ScanRecord
 from evbiodist.study.problems import Problem
 from napari_evbiodist.session import Session, Work, read_image
+from napari_evbiodist.writers import read_organs
 
 #: Processes: what somebody waits for must not stand behind what takes minutes.
 LANES = ("quick", "long")
@@ -55,13 +55,30 @@ class Shown:
     why: str = ""
 
 
+def decode(source: tuple[Path, ScanRecord | str]) -> Scan | None:
+    """Read an image; None for one that stays on disk, of which a plane is read, as a decoder that crashes shall do so here."""
+    return _sent(read_image(source))
+
+
+def decode_organs(path: Path) -> tuple[OrganMap, Scan] | None:
+    """Read organ labels that were saved with their names, and the scan that holds their grid; None for any other image."""
+    found = read_organs(path)
+    return None if found is None else (found[0], replace(found[1], counts=found[0].labels))
+
+
+def _sent(scan: Scan) -> Scan | None:
+    """Return a scan that is in memory; None for one on disk, which every process opens for itself."""
+    if scan.lazy:
+        scan.counts[(0,) * (scan.counts.ndim - 2)]
+        return None
+    return scan
+
+
 def show(source: tuple[Path, ScanRecord | str], settings: ImagingSettings) -> Shown:
     """Read a scan and find its organs."""
     scan = read_image(source)
-    sent = None if scan.lazy else scan
+    sent = _sent(scan)
     root, record = source
-    if scan.lazy:
-        scan.counts[(0,) * (scan.counts.ndim - 2)]  # a decoder that crashes shall do so here
     if isinstance(record, str):
         return Shown(
             sent, None, "the file is not a scan of a study yet: give subject, label and time in the study panel"
@@ -74,5 +91,9 @@ def show(source: tuple[Path, ScanRecord | str], settings: ImagingSettings) -> Sh
 
 def measure(works: Sequence[Work], *, tell: Callable[[tuple[int, Any]], None]) -> None:
     """Measure scans one after the other and tell (position, result or exception) of each."""
-    for outcome in run_tasks(process_any, [work.task for work in works]):
-        tell(outcome)
+    for position, work in enumerate(works):
+        try:
+            outcome: Any = process_any(work.task)
+        except Exception as err:  # one scan's failure is told, never the end of the others
+            outcome = err
+        tell((position, outcome))

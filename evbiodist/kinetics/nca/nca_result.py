@@ -247,6 +247,8 @@ def _raise_flags(table: NcaTable, i: int) -> dict[str, set[str]]:
         mark("points_excluded", *(p.name for p in s.parameters))
     elif any(profile == i for profile, _ in table.off_lambda_z):
         mark("points_excluded", "lambda_z")
+    if d.chosen is not None:
+        mark("points_chosen", "lambda_z")
     return raised
 
 
