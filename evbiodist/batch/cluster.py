@@ -68,7 +68,9 @@ class Scheduler:
         except ValueError:
             whole = False
         if not whole:
-            raise ClusterError(f"--scheduler {self.address}: expected tcp://host:port, tls://host:port or {OWN}; correct it")
+            raise ClusterError(
+                f"--scheduler {self.address}: expected tcp://host:port, tls://host:port or {OWN}; correct it"
+            )
         if parts.scheme == "tls" and not (self.ca and self.certificate and self.key):
             raise ClusterError(f"--scheduler {self.address} is encrypted; name --tls-ca, --tls-cert and --tls-key")
         if parts.scheme == "tcp" and not self.insecure and not _here(parts.hostname or ""):
@@ -125,14 +127,16 @@ def run_on_cluster(
             return []
 
         first = [f for _ in range(max(_AHEAD * sum(client.nthreads().values()), _AHEAD)) for f in send()]
-        under_way = as_completed(first)
+        under_way = as_completed(first, loop=client.loop)
         for future in under_way:
             error = future.exception()
             if isinstance(error, CancelledError) or future.status in ("cancelled", "lost"):
                 raise ClusterError(f"the scheduler at {scheduler.address} is gone; what was finished is kept: start it again and run "
                                    "the same command")  # fmt: skip
             if isinstance(error, KilledWorker):
-                error = RuntimeError("its workers died again and again (out of memory, or machines that were switched off)")
+                error = RuntimeError(
+                    "its workers died again and again (out of memory, or machines that were switched off)"
+                )
             yield place.pop(future.key), future.result() if error is None else error
             future.release()
             for another in send():
@@ -180,4 +184,6 @@ def _same_version(client: Client) -> None:
         raise ClusterError("the scheduler has no workers; start one with: dask worker ADDRESS")
     others = sorted(set(found.values()) - {version("evbiodist")})
     if others:
-        raise ClusterError(f"workers run evbiodist {', '.join(others)}, this is {version('evbiodist')}; install the same everywhere")
+        raise ClusterError(
+            f"workers run evbiodist {', '.join(others)}, this is {version('evbiodist')}; install the same everywhere"
+        )
