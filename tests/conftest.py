@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+FEW_SCANS = ("NanoLuc_0.5h_1", "NanoLuc_followed_0.5h", "NanoLuc_followed_2h")
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +62,80 @@ def table_study(tmp_path: Path):
         return tmp_path / "study.toml"
 
     return write
+
+
+@pytest.fixture
+def few_scans(tmp_path: Path) -> Path:
+    """A tray and two frames of a living animal out of the demo study, in a folder of its own."""
+    from evbiodist.sample import sample_data
+
+    demo, folder = sample_data() / "demo", tmp_path / "few"
+    folder.mkdir()
+    toml = (demo / "study.toml").read_text()
+    start, end = toml.index("[[tables.observations]]"), toml.index("[imaging]")
+    (folder / "study.toml").write_text(toml[:start] + toml[end:])
+    kept = []
+    for table, column in (("scans", "scan"), ("subjects", "subject"), ("masses", "subject")):
+        with (demo / f"{table}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = set(FEW_SCANS) if table == "scans" else {r["subject"] for r in kept}
+        rows = [r for r in rows if r[column] in names]
+        kept = kept or rows
+        with (folder / f"{table}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    for name in {r[key] for r in kept for key in ("file", "photograph", "organs") if r[key]}:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(demo / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def two_labels(two_labels_once: Path, tmp_path: Path) -> Path:
+    """The study of two labels in a folder of its own."""
+    return shutil.copytree(two_labels_once, tmp_path / "two_labels")
+
+
+@pytest.fixture(scope="session")
+def two_labels_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of tables alone: two labels, three animals a time in blood and liver, two more followed in blood."""
+    import numpy as np
+
+    folder, random = tmp_path_factory.mktemp("two_labels"), np.random.default_rng(5)
+    times = (0.25, 1.0, 4.0, 12.0, 24.0, 48.0)
+    subjects, rows = [], []
+
+    def animal(name: str, group: str, label: str, at: tuple[float, ...], organs: tuple[str, ...]) -> None:
+        subjects.append(f"{name},mouse,F,20,{group},{label},iv_bolus,1e10,particles,no")
+        size = np.exp(random.normal(0, 0.08))
+        for t in at:
+            fast, slow = np.exp(-1.2 * t), np.exp(-0.06 * t)
+            true = {"blood": 30 * fast + 6 * slow, "liver": (40 if label == "NanoLuc" else 60) * (1 - fast) * slow}
+            for organ in organs:
+                value = true[organ] * size * np.exp(random.normal(0, 0.05))
+                unit = "pct_id_per_g" if organ == "blood" else "pct_id"
+                rows.append(f"{name},{group},{label},{organ},{t},{value},{0.03 * value},{unit},1.1")
+
+    for label in ("NanoLuc", "mCherry"):
+        for t in times:
+            for i in range(3):
+                animal(f"{label}_{t}_{i}", "treated", label, (t,), ("blood", "liver"))
+    for i in range(2):
+        animal(f"f{i}", "followed", "NanoLuc", times, ("blood",))
+    (folder / "subjects.csv").write_text(
+        "subject,species,sex,weight_g,group,label,route,dose,dose_unit,perfused\n" + "\n".join(subjects) + "\n"
+    )
+    (folder / "table.csv").write_text(
+        "subject,group,label,organ,time_h,value,se,unit,mass_g\n" + "\n".join(rows) + "\n"
+    )
+    (folder / "study.toml").write_text(
+        'name = "two labels"\nspecies = "mouse"\n'
+        '[labels.NanoLuc]\nkind = "bioluminescence"\nemission_nm = 460\ndescription = "fused to CD63"\n'
+        '[labels.mCherry]\nkind = "fluorescence"\nemission_nm = 610\nexcitation_nm = 587\ndescription = "fused to CD9"\n'
+        '[tables]\nsubjects = "subjects.csv"\n'
+        '[[tables.observations]]\nfile = "table.csv"\ndecay_corrected = true\nsource = "made"\n'
+        '[kinetics]\nmodels = ["one_compartment_iv", "two_compartment_iv", "plasma_with_organs"]\n'
+        "[crossval]\njoint = false\n"
+    )
+    return folder

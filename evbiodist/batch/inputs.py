@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from evbiodist.batch import store
 from evbiodist.io.scan import Scan
+from evbiodist.study.flags import join, split
 from evbiodist.study.load import inside, is_there
-from evbiodist.study.model import ScanRecord, Study
+from evbiodist.study.model import Observation, ScanRecord, Study
 from evbiodist.study.problems import UnreadableImage
 
 _SIDECARS = (".json", ".toml", ".hdr")
@@ -110,3 +111,15 @@ def twice(records: Iterable[tuple[ScanRecord, str]]) -> list[tuple[ScanRecord, S
         if (other.subjects, other.time_h) != (record.subjects, record.time_h):
             pairs.append((other, record))
     return pairs
+
+
+def told_twice(
+    rows: Sequence[Observation], pixels: Iterable[tuple[ScanRecord, str]]
+) -> tuple[list[Observation], list[str]]:
+    """Flag the rows of scans that show another scan's pixels, and say so in a sentence a pair (see `twice`)."""
+    alike = twice(pixels)
+    names = {r.scan for pair in alike for r in pair}
+    flagged = [r.model_copy(update={"flags": join({*split(r.flags), "image_twice"})}) if r.source in names else r for r in rows]
+    notes = [f"{b.scan}: its pixels are those of {a.scan}, which is of another animal or time; correct the column file of one "
+             "of them" for a, b in alike]  # fmt: skip
+    return flagged, notes

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from evbiodist.batch import journal, store
 from evbiodist.batch.animals import AnimalsTask, process_any
 from evbiodist.batch.engine import Engine, limits_for, one_thread, run_tasks
-from evbiodist.batch.inputs import at_rest, hash_inputs, twice
+from evbiodist.batch.inputs import at_rest, hash_inputs, told_twice
 from evbiodist.batch.scans import ScanResult, ScanTask
 from evbiodist.crossval.assay import AssayValidation, apply_assay, read_assay, validate_assays
 from evbiodist.crossval.compare import TABLES, Comparison, compare_labels
@@ -40,7 +40,6 @@ from evbiodist.kinetics.designs.pooling import POOLED, REST
 from evbiodist.kinetics.models.catalogue import Models, catalogue, read_models
 from evbiodist.study.constants import physiology
 from evbiodist.study.corrections import blood_per_gram, correct_decay, share_of_dose, subtract_vessel_blood, who
-from evbiodist.study.flags import join, split
 from evbiodist.study.labels import label_model, missing_controls
 from evbiodist.study.load import is_there
 from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ObservationSource, ScanRecord, Settings, Study
@@ -405,8 +404,9 @@ def _scans(
             else:
                 done[key] = _keep(out, key, result)
                 log.add("measured", {"scan": record.scan, "shard": key}, sure=False)
+            reason = {"reason": failures[-1]["reason"]} if isinstance(result, BaseException) else {}
             tell({"event": "scan", "done": len(done) + len(failures), "total": total, "failed": len(failures),
-                  "name": record.scan})  # fmt: skip
+                  "name": record.scan, **reason})  # fmt: skip
     store.prune_shards(out, records)
     rows, notes = [], []
     for key in sorted(done, key=lambda k: records[k].scan):
@@ -416,11 +416,8 @@ def _scans(
             failures.append(
                 _failure(records[key], ValueError(f"{animal}: {reason}")) | {"what": "animal", "subject": animal}
             )
-    alike = twice((records[key], str(done[key].get("pixels", ""))) for key in done)
-    names = {r.scan for pair in alike for r in pair}
-    rows = [r.model_copy(update={"flags": join({*split(r.flags), "image_twice"})}) if r.source in names else r for r in rows]
-    notes += [f"{b.scan}: its pixels are those of {a.scan}, which is of another animal or time; correct the column file of one "
-              "of them" for a, b in alike]  # fmt: skip
+    rows, doubts = told_twice(rows, ((records[key], str(done[key].get("pixels", ""))) for key in done))
+    notes += doubts
     _write_index(out, done, records)
     return rows, sorted(failures, key=lambda f: (f["name"], f["subject"])), notes, hashes
 

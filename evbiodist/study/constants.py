@@ -72,6 +72,17 @@ def tissue_optics() -> dict[str, tuple[tuple[float, float, float], ...]]:
     return {organ: tuple(sorted(rows)) for organ, rows in table.items()}
 
 
+def known_organs() -> tuple[str, ...]:
+    """Return the organs of which any constant is published, by name.
+
+    Examples
+    --------
+    >>> {"brain", "liver"} <= set(known_organs())
+    True
+    """
+    return tuple(sorted({organ for _, organ, _ in _physiology()}))
+
+
 def physiology(species: str, organ: str, parameter: str) -> Constant | None:
     """Return a physiological constant with its published range, or None when no source gives one.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.qt.threading import create_worker
 from napari.utils import progress
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -17,8 +18,9 @@ from evbiodist.batch.child import CancelledWorkError, ChildDiedError
 from evbiodist.batch.scans import ScanResult
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.io.scan import Scan
+from evbiodist.study.vocabulary import organ_name
 from napari_evbiodist import jobs
-from napari_evbiodist.converters import KEY, layer_to_organs, organs_to_layer, scan_to_layers
+from napari_evbiodist.converters import KEY, digest_of, feature_names, layer_to_organs, organs_to_layer, scan_to_layers
 from napari_evbiodist.preferences import preferences
 from napari_evbiodist.session import Session
 from napari_evbiodist.view import add_layers
@@ -81,8 +83,12 @@ class Bench:
         self.organ: str | None = None
         self.why_no_organs = ""
         self.jobs: list[Job] = []
+        self.program: Any = None  # the run of the whole study, see the batch panel
         self._wanted: str | None = None
+        self._opening: Job | None = None
         jobs.lane("quick").start()
+        viewer.layers.events.inserted.connect(self._dropped)
+        self._dropped()
 
     @classmethod
     def of(cls, viewer: Any) -> Bench:
@@ -146,13 +152,15 @@ class Bench:
 
         def heard(what: Any) -> None:
             job.done += 1
-            job.bar.update(1)
             if event is not None:
                 event(what)
+            job.bar.update(1)  # last: napari's bar lets Qt go on, so the next event, or the end, may come within
             self.jobs_changed.emit()
 
         def ended(outcome: tuple[Any, BaseException | None]) -> None:
             job.running = False
+            job.worker.yielded.disconnect(heard)  # its connections would hold what these functions know for ever
+            job.worker.returned.disconnect(ended)
             job.bar.close()
             if job in self.jobs:
                 self.jobs.remove(job)
@@ -201,6 +209,8 @@ class Bench:
         def take(found: jobs.Opened) -> None:
             self.session, self.problems, self.missing = found.session, found.problems, found.missing
             self.current = self.organ = None
+            for layer in self._of_dropped_study():
+                self.viewer.layers.remove(layer)
             self.opened.emit()
             rows = found.session.table()
             if rows:
@@ -209,6 +219,15 @@ class Bench:
                 then()
 
         return self.work(f"opening {files[0].name}", jobs.open_study, files, preferences().annotator, then=take)
+
+    def _of_dropped_study(self) -> list[Layer]:
+        return [layer for layer in self.viewer.layers if "study" in ours(layer) and "of" not in ours(layer)]
+
+    def _dropped(self, _event: Any = None) -> None:
+        """Open the study that somebody dropped on the viewer, whose first scan napari's reader shows meanwhile."""
+        found = self._of_dropped_study()
+        if found and not (self._opening is not None and self._opening.running):
+            self._opening = self.open(ours(found[0])["study"])
 
     def tell(self, scan: str, **facts: Any) -> None:
         """Say what an image file does not (see `Session.tell`)."""
@@ -293,8 +312,15 @@ class Bench:
         keywords["metadata"][KEY]["of"] = self.current
         former = self.organs_layer()
         if former is not None and former.data.shape == data.shape:
-            former.data, former.features = data, keywords["features"]
+            chosen = _renumbered(former, organs)
+            if not np.array_equal(former.data, data):  # what stands there already keeps napari's own undo
+                former.data = data
+                # napari's own undo holds the pixel values of before, which may be other organs now
+                mode, former.editable = former.mode, False
+                former.editable, former.mode = True, mode
+            former.features = keywords["features"]
             former.colormap = keywords["colormap"]
+            former.selected_label = chosen
             former.metadata = keywords["metadata"]
             return former
         if former is not None:
@@ -310,7 +336,7 @@ class Bench:
         ValueError : pixel values without a name, a layer that was moved.
         """
         layer = self.organs_layer()
-        if layer is None or self.current is None:
+        if layer is None or self.current is None or not np.any(layer.data):
             return None
         return layer_to_organs(layer.as_layer_data_tuple(), self.study().scan(self.current))
 
@@ -333,9 +359,16 @@ class Bench:
         self.measured.emit()
 
     def step(self, direction: str) -> None:
-        """Undo or redo the last edit of the current scan's organs."""
-        self.keep_edits()
+        """Undo or redo the last edit of the current scan's organs; undo first drops painting that cannot be kept."""
         session, scan = self.study(), self.current or ""
+        try:
+            self.keep_edits()
+        except ValueError:
+            if direction != "undo":
+                raise
+            self.put_organs(session.organs(scan))
+            self.edited.emit(scan)
+            return
         self.put_organs(session.undo(scan) if direction == "undo" else session.redo(scan))
         self.edited.emit(scan)
         self.measured.emit()
@@ -395,6 +428,17 @@ def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], listeni
         yield content
 
 
+def _renumbered(layer: Labels, organs: OrganMap) -> int:
+    """Return the pixel value that the organ under the brush has now: a study's own table may have given it another."""
+    value = int(layer.selected_label)
+    mine = np.asarray(layer.data) == value
+    if organs.labels.shape == mine.shape and mine.any():
+        values, counts = np.unique(organs.labels[mine], return_counts=True)
+        return int(values[counts.argmax()])
+    name = feature_names(layer.features, layer.name).get(value)
+    return next((v for v, n in organs.names.items() if name and n == organ_name(name)), value)
+
+
 def ours(layer: Layer) -> dict[str, Any]:
     """Return what we noted on a layer."""
     return layer.metadata.get(KEY, {})
@@ -402,10 +446,10 @@ def ours(layer: Layer) -> dict[str, Any]:
 
 def painted(layer: Labels) -> bool:
     """Return whether a labels layer differs from the organs that it was made from, in pixels or names."""
-    from napari_evbiodist.converters import digest_of, feature_names
-
     told = ours(layer)
     organs = told.get("organs")
+    if not np.any(layer.data):
+        return False  # a scan without any organ cannot be kept, and shall not hold anybody back from another scan
     if not isinstance(organs, OrganMap):
         return True
     return told["sha256"] != digest_of(layer.data) or organs.names != feature_names(layer.features, layer.name)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from evbiodist.batch.pipeline import frame_of
-from evbiodist.batch.scans import ScanTask, footprint_of
+from evbiodist.batch.pipeline import analyse, check_tables, frame_of
+from evbiodist.batch.scans import ScanTask, find_organs, footprint_of, load_scan
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.imaging.quantify import frame_of as scan_frame
 from evbiodist.imaging.quantify import quantify
+from evbiodist.imaging.register import register_series
+from evbiodist.io.organ_tables import read_organ_table
 from evbiodist.io.scan import Scan
-from evbiodist.report.figures import means
+from evbiodist.report.figures import UNITS, means
+from evbiodist.report.words import interval, number
+from evbiodist.study.flags import FLAGS, split
+from evbiodist.study.model import OBSERVATION_COLUMNS, Observation, ObservationSource, ScanRecord, Study
+from evbiodist.study.problems import InputError
+from evbiodist.study.tables import plain_cell
+from evbiodist.study.vocabulary import WHOLE_BODY
 from napari_evbiodist.converters import INDEX, KEY, ORGAN, place
 
 if TYPE_CHECKING:
@@ -23,6 +33,31 @@ if TYPE_CHECKING:
 
 #: Columns that `with_observations` puts on a labels layer.
 MEASURED = ("value", "se", "unit", "flags", "reason")
+#: Columns of the table of a curve, as it is shown and saved.
+CURVE_TABLE = (
+    "organ",
+    "unit",
+    "group",
+    "label",
+    "time_h",
+    "mean",
+    "low",
+    "high",
+    "level",
+    "n",
+    "flags",
+    "sources",
+    "reason",
+)
+
+
+class Missing(NamedTuple):
+    """A value that a curve does not have, and why."""
+
+    group: str
+    label: str
+    time_h: float
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +67,96 @@ class Curves:
     Parameters
     ----------
     organ, unit : what is shown, in which unit of observations.csv.
-    points : one row a group, label and time: mean, low, high (t interval), n; as in the report's figures.
-    missing : (label, time_h, reason) of values that are not there.
+    points : one row a group, label and time: mean, low, high (t interval), n, as in the report's figures; and the flags and
+        sources (scans or tables) of the values behind it, sorted and joined by ``;``.
+    missing : values that are not there.
+    level : of the intervals.
     """
 
     organ: str
     unit: str
     points: pd.DataFrame
-    missing: tuple[tuple[str, float, str], ...]
+    missing: tuple[Missing, ...]
+    level: float = 0.95
+
+    def table(self, group: str) -> list[dict[str, Any]]:
+        """Return one group's points, then what is missing, with the columns of `CURVE_TABLE`; `reason` is empty for points."""
+        told = {"organ": self.organ, "unit": self.unit, "level": self.level}
+        points = self.points[self.points["group"] == group] if len(self.points) else self.points
+        rows = [{**told, **r, "reason": ""} for r in points.to_dict("records")]
+        gaps = [{**told, **m._asdict(), "n": 0} for m in self.missing if m.group == group]
+        empty = dict.fromkeys(CURVE_TABLE)
+        return [{**empty, **r} for r in rows + gaps]
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Everything that the curves panel shows of a study as it stands, made in another process.
+
+    Parameters
+    ----------
+    rows : of observations.csv.
+    curves : by organ and unit.
+    failures : why scans, or animals of a scan, gave no numbers.
+    """
+
+    rows: list[dict[str, Any]]
+    curves: dict[tuple[str, str], Curves]
+    failures: dict[str, str]
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """Organs that there are observations of, by name."""
+        return tuple(sorted({organ for organ, _ in self.curves}))
+
+    def units(self, organ: str) -> tuple[str, ...]:
+        """Return the units in which an organ was observed."""
+        return tuple(sorted(unit for name, unit in self.curves if name == organ))
+
+    def groups(self, organ: str, unit: str) -> tuple[str, ...]:
+        """Return the groups of an organ's curves."""
+        curve = self.curves[organ, unit]
+        return tuple(sorted({*(curve.points["group"] if len(curve.points) else ()), *(m.group for m in curve.missing)}))
+
+
+def observe(
+    study: Study, scanned: Sequence[Observation], failures: Mapping[str, str], level: float, results: Path | None = None
+) -> Observed:
+    """Return what is known of a study, by the functions of the batch.
+
+    Parameters
+    ----------
+    scanned, failures : of the scans that were measured, as from `Session.scanned`.
+    level : of the intervals.
+    results : a result folder whose observations are taken in place of `scanned`.
+
+    Raises
+    ------
+    InputError : an observations table that cannot be used.
+    """
+    if results is None:
+        tables, problems = check_tables(study)
+        if problems:
+            raise InputError(problems)
+        rows = analyse(study, scanned, tables, quantify_only=True).observations
+    else:
+        table = read_organ_table(results / "observations.csv", ObservationSource(file="observations.csv"))
+        rows = [{c: r.model_dump()[c] for c in OBSERVATION_COLUMNS} for r in table.rows]
+        failures = _failures_of(results)
+    organs = sorted({(r["organ"], r["unit"]) for r in rows})
+    curves = {key: organ_curves(rows, *key, level) for key in organs}
+    lost = {key: gaps(study, rows, failures, *key) for key in organs}
+    curves = {key: replace(c, missing=tuple(sorted({*c.missing, *lost[key]}))) for key, c in curves.items()}
+    return Observed(rows, curves, dict(failures))
+
+
+def _failures_of(results: Path) -> dict[str, str]:
+    file = results / "failures.csv"
+    if not file.is_file():
+        return {}
+    with file.open(newline="", encoding="utf-8") as text:
+        return {plain_cell(r["name"]) + (f", {plain_cell(r['subject'])}" if r["what"] == "animal" else ""): plain_cell(r["reason"])
+                for r in csv.DictReader(text) if r["what"] in ("scan", "animal")}  # fmt: skip
 
 
 def units_of(rows: Iterable[Mapping[str, Any]], organ: str) -> tuple[str, ...]:
@@ -71,8 +188,19 @@ def organ_curves(rows: Sequence[Mapping[str, Any]], organ: str, unit: str, level
         known = units_of(rows, organ)
         raise ValueError(f"no observations of {organ} in {unit}; there are some in {', '.join(known)}" if known else
                          f"no observations of {organ}; measure a scan that shows it")  # fmt: skip
-    missing = tuple((str(r["label"]), float(r["time_h"]), _reason(r)) for r in here if r["value"] is None)
-    return Curves(organ, unit, means(frame_of(here), level), missing)
+    missing = tuple(
+        Missing(str(r["group"]), str(r["label"]), float(r["time_h"]), _reason(r)) for r in here if r["value"] is None
+    )
+    points = means(frame_of(here), level)
+    behind: dict[tuple[str, str, float], list[Mapping[str, Any]]] = {}
+    for r in here:
+        if r["value"] is not None:
+            behind.setdefault((r["group"], r["label"], float(r["time_h"])), []).append(r)
+    if len(points):
+        found = [behind[key] for key in zip(points["group"], points["label"], points["time_h"], strict=True)]
+        points["flags"] = [";".join(sorted({f for r in members for f in split(r["flags"])})) for members in found]
+        points["sources"] = [";".join(sorted({str(r["source"]) for r in members if r["source"]})) for members in found]
+    return Curves(organ, unit, points, missing, level)
 
 
 def _reason(row: Mapping[str, Any]) -> str:
@@ -84,13 +212,129 @@ def _reason(row: Mapping[str, Any]) -> str:
     return f"{row['source'] or row['subject']}: no value"
 
 
-def nearest_scan(rows: Sequence[Mapping[str, Any]], organ: str, label: str, time_h: float) -> str | None:
-    """Return the scan behind the point of a curve nearest in time (on the logarithm), None where it came from a table."""
-    here = [r for r in rows if r["organ"] == organ and r["label"] == label]
+def gaps(
+    study: Study, rows: Sequence[Mapping[str, Any]], failures: Mapping[str, str], organ: str, unit: str
+) -> list[Missing]:
+    """Return the scans that give no value of an organ in a unit though scans of their kind do: they failed, or do not show it.
+
+    Parameters
+    ----------
+    rows : of observations.csv.
+    failures : by scan, or by ``scan, animal``; scans without rows that are not among them were not measured yet.
+    """
+    records = {r.scan: r for r in study.scans}
+    shows = {str(r["source"]) for r in rows if (r["organ"], r["unit"]) == (organ, unit)}
+    kinds = {records[name].kind for name in shows if name in records}
+    measured = {str(r["source"]) for r in rows}
+    lost: list[Missing] = []
+    for name, reason in failures.items():
+        scan = name if name in records else name.rpartition(", ")[0]
+        if scan in records and (not kinds or records[scan].kind in kinds):
+            lost.append(_gap(study, records[scan], f"{name}: {reason}"))
+    for name in sorted(measured & records.keys() - shows):
+        if records[name].kind in kinds:
+            lost.append(_gap(study, records[name], f"{name}: {_not_shown(rows, name, organ)}"))
+    return lost
+
+
+def _gap(study: Study, record: ScanRecord, reason: str) -> Missing:
+    return Missing(group_of(study, record), record.label, record.time_h, reason)
+
+
+def group_of(study: Study, record: ScanRecord) -> str:
+    """Return the group of a scan's animal, of the first where there are several."""
+    animal = study.subject(record.subjects[0], record.label)
+    return animal.group if animal else "all"
+
+
+def _not_shown(rows: Sequence[Mapping[str, Any]], scan: str, organ: str) -> str:
+    units = sorted({UNITS.get(r["unit"], r["unit"]) for r in rows if (r["source"], r["organ"]) == (scan, organ)})
+    return f"gives {organ} in {', '.join(units)} only" if units else f"its organs hold no {organ}"
+
+
+def point_words(row: Mapping[str, Any]) -> str:
+    """Return what is said of a row of `Curves.table` under the mouse: value, interval, number of values, what is odd about it."""
+    unit = UNITS.get(row["unit"], row["unit"])
+    place = f"{row['label']}, {number(row['time_h'])} h"
+    if row["reason"]:
+        return f"{place}: no value\n{row['reason']}"
+    many = f"mean of {row['n']} values" if row["n"] > 1 else "one value, the interval is that of its own error"
+    lines = [
+        f"{place}: {interval(row['mean'], row['low'], row['high'])} {unit}",
+        f"{100 * row['level']:g} % interval; {many}",
+    ]
+    lines += [row["sources"].replace(";", ", ")] if row["sources"] else []
+    return "\n".join([*lines, *flag_words(row["flags"])])
+
+
+def flag_words(cell: str) -> list[str]:
+    """Return a sentence for each flag of a table's cell: what it means and what to do.
+
+    Examples
+    --------
+    >>> flag_words("negative")
+    ['negative: the estimate is below zero, as noise around nothing can be (none needed; do not set it to zero)']
+    """
+    return [f"{word}: {FLAGS[word].meaning} ({FLAGS[word].remedy})" for word in sorted(split(cell)) if word in FLAGS]
+
+
+def scan_behind(sources: str, scans: Iterable[str], current: str | None = None) -> str | None:
+    """Return the scan behind a point; of several the one after the current, None where the point came from a table.
+
+    Examples
+    --------
+    >>> scan_behind("a;b;gamma.csv", ["a", "b", "c"]), scan_behind("a;b", ["a", "b"], "a"), scan_behind("gamma.csv", ["a"])
+    ('a', 'b', None)
+    """
+    known = set(scans)
+    here = [name for name in sources.split(";") if name in known]
     if not here:
         return None
-    row = min(here, key=lambda r: abs(np.log1p(r["time_h"]) - np.log1p(time_h)))
-    return str(row["source"]) or None
+    return here[(here.index(current) + 1) % len(here)] if current in here else here[0]
+
+
+def frame_hours(scan: Scan, record: ScanRecord) -> tuple[float, ...]:
+    """Return when each frame of a scan was taken, in hours after the dose; the table's time for a scan of one frame.
+
+    Nothing where a series does not say its times, which then cannot be measured either.
+    """
+    frames = scan.extent("T")
+    if frames == 1:
+        return (record.time_h,)
+    if scan.timing is None:
+        return ()
+    zero = 0.0 if scan.timing.reference == "injection" else record.time_h
+    return tuple(max(zero + float(middle), 0.0) for middle in scan.timing.mid_h)
+
+
+def on_organs(
+    layer: FullLayerData, observed: Observed, record: ScanRecord, time_h: float, unit: str
+) -> FullLayerData:  # fmt: skip
+    """Return a scan's labels layer with what was measured at the time nearest to one frame, see `with_observations`.
+
+    Parameters
+    ----------
+    unit : in which values are given where they are; else in one there is.
+    """
+    here = [r for r in observed.rows if r["source"] == record.scan]
+    nearest = min((r["time_h"] for r in here), key=lambda t: abs(t - time_h), default=None)
+    here = [r for r in here if r["time_h"] == nearest]
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for row in sorted(here, key=lambda r: (r["unit"] != unit, r["unit"])):
+        for name in _names_on_layer(row, record):
+            chosen.setdefault(name, {**row, "organ": name})
+    failure = observed.failures.get(record.scan, "" if here else "not measured yet")
+    data, keywords, kind = with_observations(layer, list(chosen.values()), failure)
+    keywords["metadata"][KEY]["observations"] = here
+    return data, keywords, kind
+
+
+def _names_on_layer(row: Mapping[str, Any], record: ScanRecord) -> tuple[str, ...]:
+    """Return what a row's region may be called; whole animals lie there as animal_1 and so on."""
+    if row["organ"] != WHOLE_BODY or row["subject"] not in record.subjects:
+        return (row["organ"],)
+    animal = f"animal_{record.subjects.index(row['subject']) + 1}"
+    return (animal,) if len(record.subjects) > 1 else (animal, WHOLE_BODY)
 
 
 def with_observations(layer: FullLayerData, rows: Sequence[Mapping[str, Any]], failure: str = "") -> FullLayerData:
@@ -128,6 +372,22 @@ def with_observations(layer: FullLayerData, rows: Sequence[Mapping[str, Any]], f
     return data, {**keywords, "features": columns, "metadata": metadata}, kind
 
 
+def residual_of(task: Any, frame: int) -> FullLayerData:
+    """Read a scan, find its organs and return `residual_layer` without the scan itself; for another process.
+
+    Raises
+    ------
+    ValueError : a scan whose anatomy is inferred from all scans of its animal together, or why it cannot be measured.
+    """
+    if not isinstance(task, ScanTask):
+        raise ValueError("this scan's anatomy is inferred from all scans of its animal together, so it has no residual of its "
+                         "own; the report shows what is left over")  # fmt: skip
+    scan = load_scan(task.root, task.record)
+    data, keywords, kind = residual_layer(task, scan, find_organs(task.root, task.record, scan, task.settings), frame)
+    del keywords["metadata"][KEY]["scan"]
+    return data, keywords, kind
+
+
 def residual_layer(task: ScanTask, scan: Scan, organs: OrganMap, frame: int = 0) -> FullLayerData:
     """Return what the footprints do not explain of a frame, as an image layer around zero.
 
@@ -145,6 +405,8 @@ def residual_layer(task: ScanTask, scan: Scan, organs: OrganMap, frame: int = 0)
         raise ValueError(f"{scan.name} holds {scan.extent('C')} bands, each with a residual of its own; show one band")
     animals = all(name.startswith("animal_") for name in organs.organs)
     settings = task.settings.model_copy(update={"footprint": footprint_of(task, animals), "standard": None})
+    if scan.extent("T") > 1 and settings.register_by != "none":
+        organs = register_series(scan, settings.register_by).apply(organs, frame)
     left = quantify(scan_frame(scan, frame), organs, settings).fit.residual
     known = np.abs(left[np.isfinite(left)])
     top = max(float(np.percentile(known, 99)) if known.size else 0.0, 1e-300)

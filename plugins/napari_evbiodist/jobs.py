@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from evbiodist.imaging.organs import OrganMap
 from evbiodist.io.scan import Scan
 from evbiodist.study.model import ImagingSettings, ScanRecord
 from evbiodist.study.problems import Problem
+from napari_evbiodist.organs_model import copy_organs, segment
 from napari_evbiodist.session import Session, Work, read_image
 from napari_evbiodist.writers import read_organs
 
@@ -97,3 +98,29 @@ def measure(works: Sequence[Work], *, tell: Callable[[tuple[int, Any]], None]) -
         except Exception as err:  # one scan's failure is told, never the end of the others
             outcome = err
         tell((position, outcome))
+
+
+def find(
+    source: tuple[Path, ScanRecord | str], how: str, settings: ImagingSettings, options: Mapping[str, Any]
+) -> OrganMap:
+    """Read a scan and find its organs in one of the core's ways."""
+    return segment(read_image(source), how, settings, **options)
+
+
+def copy_to(
+    source: tuple[Path, ScanRecord],
+    settings: ImagingSettings,
+    targets: Mapping[str, tuple[Path, ScanRecord | str]],
+    by: str,
+    *,
+    tell: Callable[[tuple[str, OrganMap | ValueError]], None],
+) -> None:
+    """Bring a scan's organs onto other scans and tell (scan, organs or why not) of each."""
+    image = read_image(source)
+    organs = find_organs(*source, image, settings)
+    for name, target in targets.items():
+        try:
+            found: OrganMap | ValueError = copy_organs(organs, image, read_image(target), by)
+        except ValueError as err:
+            found = err
+        tell((name, found))

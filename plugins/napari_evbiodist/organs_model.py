@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evbiodist.imaging.atlas import ORGANS as ATLAS
 from evbiodist.imaging.atlas import segment_atlas
 from evbiodist.imaging.clusters import cluster_curves
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.imaging.register import calibrated_frame, register_series
 from evbiodist.imaging.segment import segment_body, segment_tray
 from evbiodist.io.scan import Scan
+from evbiodist.study.constants import known_organs
 from evbiodist.study.model import ImagingSettings
-from evbiodist.study.vocabulary import organ_name
+from evbiodist.study.vocabulary import BLOOD, STANDARD, organ_name
 from napari_evbiodist.converters import KEY, ORGAN, place
 
 if TYPE_CHECKING:
@@ -61,6 +64,81 @@ def segment(
     if how == "clusters":
         return cluster_curves(scan, clusters).named({n: f"cluster_{n}" for n in range(1, clusters + 1)})
     raise ValueError(f"'{how}' is no way to find organs; known: {', '.join(HOW)}")
+
+
+@cache
+def vocabulary() -> tuple[str, ...]:
+    """Return the organs that have published constants, an atlas or a way of their own in the core: what a name is chosen from.
+
+    Examples
+    --------
+    >>> {"liver", "brain", "blood", "standard", "tumour"} <= set(vocabulary())
+    True
+    """
+    known = set(known_organs()) | set(ATLAS) | {*BLOOD, STANDARD, "tumour", "injection_site", "muscle"}
+    return tuple(sorted(organ_name(organ) for organ in known))
+
+
+def new_value(name: str, used: Collection[int], table: Mapping[str, str]) -> int:
+    """Return a pixel value for a new organ, one that the study's table will not give to another.
+
+    Raises
+    ------
+    ValueError : a name without letters.
+
+    Examples
+    --------
+    >>> new_value("Tongue", [1, 2], {"1": "body", "9": "liver"}), new_value("liver", [1, 2], {"1": "body", "9": "liver"})
+    (10, 9)
+    """
+    organ = organ_name(name)
+    if not organ:
+        raise ValueError(f"the name '{name.strip()}' holds no letters; give the name of an organ, such as liver")
+    given = {int(value): organ_name(known) for value, known in table.items()}
+    free = [value for value, known in given.items() if known == organ and value not in used]
+    return free[0] if free else max([*given, *used, 0]) + 1
+
+
+def rows(organs: OrganMap, scan: Scan) -> list[dict[str, Any]]:
+    """Return a row for every pixel value in use: organ, pixels, size, confidence, and what it cannot be told from.
+
+    Examples
+    --------
+    >>> organs = OrganMap(np.array([[1, 1, 2]]), {1: "heart", 2: "lung"}, "planar atlas", unresolved=(("heart", "lung"),))
+    >>> rows(organs, Scan("a", None, np.ones((1, 3)), "YX", (0.5, 0.5)))[0]
+    {'value': 1, 'organ': 'heart', 'pixels': 2, 'size': 0.5, 'unit': 'mm2', 'confidence': None, 'with': 'lung'}
+    """
+    finer = np.prod(scan.frame_shape) / organs.labels.size
+    known = scan.spacing_mm
+    unit = "" if known is None else "mm3" if len(scan.frame_shape) == 3 else "mm2"
+    told = []
+    for value, name in organs.names.items():
+        pixels = int((organs.labels == value).sum())
+        if not pixels:  # a study's table names more organs than one scan shows
+            continue
+        others = [b if a == name else a for a, b in organs.unresolved if name in (a, b)]
+        told.append({"value": value, "organ": name, "pixels": pixels, "unit": unit,
+                     "size": float(pixels * finer * np.prod(known)) if known else None,
+                     "confidence": organs.confidence.get(name), "with": ", ".join(others)})  # fmt: skip
+    return [
+        {key: row[key] for key in ("value", "organ", "pixels", "size", "unit", "confidence", "with")} for row in told
+    ]
+
+
+def unresolved_layer(organs: OrganMap, scan: Scan) -> FullLayerData:
+    """Return where organs cannot be told apart, as an image layer.
+
+    Raises
+    ------
+    ValueError : every organ can be told from the others.
+    """
+    mask, sentences = not_resolvable(organs)
+    if not sentences:
+        raise ValueError(f"the {organs.origin} knows of no organs that cannot be told apart")
+    keywords = {**place(scan, mask.shape[-2:], "Z" * (mask.ndim - 2)), "name": f"{scan.name} not resolvable",
+                "contrast_limits": (0.0, 1.0), "colormap": "red", "opacity": 0.5, "blending": "additive",
+                "metadata": {KEY: {"notes": sentences}}}  # fmt: skip
+    return mask.astype(np.float32), keywords, "image"
 
 
 def probability_layer(organs: OrganMap, scan: Scan, organ: str) -> FullLayerData:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from evbiodist.batch.child import CancelledWorkError, ChildDiedError
 from evbiodist.batch.scans import load_scan
 from evbiodist.io import living_image, organ_tables, voistat
 from evbiodist.io.registry import read_scan, reader_for
 from evbiodist.study.load import load_study
 from evbiodist.study.problems import InputError, UnreadableImage
 from napari_evbiodist.converters import KEY, organs_to_layer, scan_to_layers
-from napari_evbiodist.writers import read_organs
 
 if TYPE_CHECKING:
     from napari.types import FullLayerData
@@ -66,35 +66,57 @@ def read_layers(path: str | list[str]) -> list[FullLayerData]:
     ------
     ValueError : one sentence saying what is wrong with the file; napari shows it as it is.
     """
+    from napari_evbiodist import jobs
+
     path = path if isinstance(path, str) else path[0]
     if study_file(path):
         return read_study_layers(path)
+    file = Path(path)
     try:
-        named = read_organs(path)
+        named = apart(file, jobs.decode_organs, file)
         if named is not None:
             organs, grid = named
             return [organs_to_layer(organs, grid)]
-        return scan_to_layers(read_scan(path))
+        return scan_to_layers(apart(file, jobs.decode, (file.parent, file.name)) or read_scan(file))
     except UnreadableImage as err:
         raise ValueError(str(err)) from None
+
+
+def apart(file: Path, function: Callable[..., Any], *args: Any) -> Any:
+    """Run what decodes a file in another process, so that a decoder that crashes takes no window down.
+
+    Raises
+    ------
+    ValueError : the process died, said with the file's name; everything that the function raises.
+    """
+    from napari_evbiodist import jobs
+
+    try:
+        return jobs.lane("quick").call(function, *args)
+    except (ChildDiedError, CancelledWorkError) as err:
+        raise ValueError(f"{file.name}: {err}") from None
 
 
 def read_study_layers(path: str | list[str]) -> list[FullLayerData]:
     """Read the first scan of a study, or of the study behind a result folder, as layers.
 
-    The first layer's ``metadata["evbiodist"]["study"]`` is the path of the study's file, by which a panel opens the rest.
+    Each layer's ``metadata["evbiodist"]["study"]`` is the path of the study's file, by which a panel opens the rest.
 
     Raises
     ------
     ValueError : everything wrong with the study, or a study without images.
     """
+    from napari_evbiodist import jobs
+
     path = path if isinstance(path, str) else path[0]
     file = study_file(path)
     if file is None:
         raise ValueError(f"{Path(path).name} is no study; open a study.toml, its folder, or a result folder")
     try:
         study = load_study(file)
-        layers = [layer for r in study.scans[:FIRST_SCANS] for layer in scan_to_layers(load_scan(study.root, r))]
+        scans = [apart(Path(r.file), jobs.decode, (study.root, r)) or load_scan(study.root, r)
+                 for r in study.scans[:FIRST_SCANS]]  # fmt: skip
+        layers = [layer for scan in scans for layer in scan_to_layers(scan)]
     except (InputError, UnreadableImage) as err:
         raise ValueError(str(err)) from None
     if not layers:
@@ -103,5 +125,7 @@ def read_study_layers(path: str | list[str]) -> list[FullLayerData]:
         )
     more = len(study.scans) - FIRST_SCANS
     note = f"study '{study.name}': {more} more scans are in the study panel" if more > 0 else f"study '{study.name}'"
-    layers[0][1]["metadata"][KEY] |= {"study": str(file), "note": note}
+    for layer in layers:
+        layer[1]["metadata"][KEY] |= {"study": str(file)}
+    layers[0][1]["metadata"][KEY] |= {"note": note}
     return layers

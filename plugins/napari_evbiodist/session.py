@@ -6,6 +6,7 @@ Nothing is computed here: every number comes from the functions of the batch, so
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import shlex
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from evbiodist.batch import pipeline, store
 from evbiodist.batch.animals import AnimalsTask, process_any
 from evbiodist.batch.engine import run_tasks
+from evbiodist.batch.inputs import told_twice
 from evbiodist.batch.scans import ScanResult, ScanTask, find_organs, label_image, load_scan
 from evbiodist.imaging.organs import OrganMap, from_label_image
 from evbiodist.io.registry import read_scan, reader_for
@@ -162,6 +164,12 @@ class Session:
                                     "time_h": None}  # fmt: skip
         return session
 
+    def without_pixels(self) -> Session:
+        """Return a copy that holds no images and no numbers: small enough to send to another process, which saves it."""
+        light = copy.copy(self)
+        light._held, light._done, light._steps = {}, {}, {}
+        return light
+
     # what is there
 
     def table(self) -> list[ScanRow]:
@@ -176,6 +184,11 @@ class Session:
                 ScanRow(d["scan"], d["subject"] or "", d["label"] or "", d["time_h"], d["kind"], d["file"], False, why)
             )
         return rows
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the study is as it was opened, so that the numbers of its result folder are its numbers."""
+        return self.study is self._opened
 
     def problems(self) -> list[Problem]:
         """Return what is wrong with the study, fatal problems first, as `evbiodist check` does."""
@@ -270,8 +283,10 @@ class Session:
         except ValidationError as err:
             raise InputError(Problem("settings", found, expected, remedy, field=field)
                              for field, found, expected, remedy in map(explain, err.errors())) from None  # fmt: skip
+        before = self.study.settings
         self._change(settings=settings)
-        self._done.clear()
+        if (settings.imaging, settings.corrections) != (before.imaging, before.corrections):
+            self._done.clear()  # kinetics and comparison of labels change nothing about what was measured
 
     # edits
 
@@ -331,18 +346,22 @@ class Session:
         -------
         dict : by scan, empty text where the organs were taken over, else why not.
         """
-        source, organs, image = self.record(scan), self.organs(scan), self.scan(scan)
+        organs, image = self.organs(scan), self.scan(scan)
         told: dict[str, str] = {}
-        for r in sorted(self.study.scans, key=lambda r: r.time_h):
-            alike = (r.subject, r.label, r.kind, r.view) == (source.subject, source.label, source.kind, source.view)
-            if not alike or r.time_h <= source.time_h:
-                continue
+        for later in self.later(scan):
             try:
-                self.set_organs(r.scan, copy_organs(organs, image, self.scan(r.scan), by), f"propagate from {scan}")
-                told[r.scan] = ""
+                self.set_organs(later, copy_organs(organs, image, self.scan(later), by), f"propagate from {scan}")
+                told[later] = ""
             except ValueError as err:
-                told[r.scan] = str(err)
+                told[later] = str(err)
         return told
+
+    def later(self, scan: str) -> list[str]:
+        """Return the later scans of the same animal, label, kind and view, in the order of time."""
+        source = self.record(scan)
+        alike = [r for r in self.study.scans if r.time_h > source.time_h
+                 and (r.subject, r.label, r.kind, r.view) == (source.subject, source.label, source.kind, source.view)]  # fmt: skip
+        return [r.scan for r in sorted(alike, key=lambda r: r.time_h)]
 
     def earlier_edits(self) -> list[str]:
         """Return the scans whose organs an earlier session edited and nobody saved in a study."""
@@ -465,6 +484,28 @@ class Session:
         """Return the scans that have numbers, by name."""
         return sorted(name for name, result in self._done.items() if not isinstance(result, BaseException))
 
+    def unmeasured(self) -> list[str]:
+        """Return the scans that nobody tried to measure since they were last changed, by name."""
+        return sorted(r.scan for r in self.study.scans if r.scan not in self._done)
+
+    def scanned(self) -> tuple[list[Observation], dict[str, str]]:
+        """Return the rows of all scans that were measured, before corrections, and why others have none."""
+        rows: list[Observation] = []
+        failures: dict[str, str] = {}
+        for name in sorted(r.scan for r in self.study.scans):
+            result = self._done.get(name, ValueError("it is not measured yet"))
+            if isinstance(result, BaseException):
+                failures[name] = str(result)
+                continue
+            rows += result.rows
+            failures |= {f"{name}, {animal}": reason for animal, reason in result.failures}
+        return self._told_twice(rows), failures
+
+    def _told_twice(self, rows: list[Observation]) -> list[Observation]:
+        """Flag images that stand twice in the study, as the batch does."""
+        pixels = [(r, result.pixels) for r in self.study.scans if isinstance(result := self._done.get(r.scan), ScanResult)]
+        return told_twice(rows, pixels)[0]
+
     def take(self, work: Work, outcome: Any) -> None:
         """Take what ``process_any(work.task)`` gave, or the exception that it raised; outdated work is left aside."""
         if (
@@ -497,6 +538,7 @@ class Session:
                 rows += self.run_scan(name).rows
             except (ValueError, RuntimeError, OSError) as err:
                 failures[name] = str(err)
+        rows = self._told_twice(rows)
         return Numbers(pipeline.analyse(self.study, rows, tables, quantify_only=True).observations, failures)
 
     # saving
@@ -583,7 +625,7 @@ class Session:
         ------
         ValueError : changes that are not saved.
         """
-        return f"evbiodist run {shlex.quote(str(self._repeatable()))} --out {shlex.quote(out)}"
+        return f"evbiodist run {shlex.quote(str(self.settings_file()))} --out {shlex.quote(out)}"
 
     def as_python(self, out: str = "results") -> str:
         """Return a script that runs this session again.
@@ -592,9 +634,15 @@ class Session:
         ------
         ValueError : changes that are not saved.
         """
-        return f"import evbiodist as ev\n\nstudy = ev.load_study({str(self._repeatable())!r})\nresult = ev.run(study, out={out!r})\n"
+        return f"import evbiodist as ev\n\nstudy = ev.load_study({str(self.settings_file())!r})\nresult = ev.run(study, out={out!r})\n"
 
-    def _repeatable(self) -> Path:
+    def settings_file(self) -> Path:
+        """Return the file that `evbiodist run` runs this session from.
+
+        Raises
+        ------
+        ValueError : changes that are not saved.
+        """
         if self.saved is not None:
             return self.saved
         if self.study is not self._opened or not self.study.files:

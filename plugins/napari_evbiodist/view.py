@@ -1,4 +1,4 @@
-"""A napari window with scans in it: ``python -m napari_evbiodist.view [FILES]``, what `evbiodist view` starts.
+"""A napari window with all panels: ``python -m napari_evbiodist.view [STUDY | FILES]``, what `evbiodist view` starts.
 
 A process of its own, because Qt ends the interpreter when it finds no display.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_evbiodist.reader import read_layers
+from evbiodist.study.load import load_study
+from napari_evbiodist.reader import read_layers, study_file
 from napari_evbiodist.sample_data import demo_tray
 
 if TYPE_CHECKING:
@@ -38,9 +40,16 @@ def missing_display() -> str:
 
 
 def main(files: Sequence[str]) -> int:
-    """Show files, or the demo tray when none are named; return the exit status."""
+    """Show a study, images, or the demo tray when none are named, with all panels; return the exit status."""
+    from napari_evbiodist import jobs
+
+    jobs.lane("quick").start()  # it loads while the window does
     try:
-        layers = [layer for file in files for layer in read_layers(file)] or demo_tray()
+        study = _only_study(files)
+        if study is not None:
+            load_study(str(study_file(study)))  # what is wrong with it belongs on the terminal
+        images = [file for file in files if study_file(file) is None]
+        layers = [layer for file in images for layer in read_layers(file)] if files else demo_tray()
         reason = missing_display()
         if reason:
             raise ValueError(reason)
@@ -49,11 +58,32 @@ def main(files: Sequence[str]) -> int:
         return 2
     import napari
 
+    from napari_evbiodist.bench import Bench
+    from napari_evbiodist.panels.all_panels import open_all
+
     viewer = napari.Viewer(title="evbiodist")
     add_layers(viewer, layers)
     viewer.canvas.overlays.scale_bar.visible = True
+    open_all(viewer)
+    if study is not None:
+        Bench.of(viewer).open(study)
     napari.run()
     return 0
+
+
+def _only_study(files: Sequence[str]) -> Path | None:
+    """Return the study, or result folder, among what is to be opened.
+
+    Raises
+    ------
+    ValueError : there are several.
+    """
+    studies = [Path(file) for file in files if study_file(file) is not None]
+    if len(studies) > 1:
+        raise ValueError(
+            f"a window shows one study, found {len(studies)}: {', '.join(s.name for s in studies)}; open a window each"
+        )
+    return studies[0] if studies else None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
@@ -36,6 +38,8 @@ def in_words(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def safe(self: Panel, *args: Any, **keywords: Any) -> Any:
+        if not isalive(self):
+            return None  # closed while work for it was under way
         try:
             return method(self, *args, **keywords)
         except Exception as err:  # the panel outlives it, and the words say whose fault it is
@@ -95,7 +99,14 @@ class Panel(QWidget):
         """Return a button; where it goes is the caller's choice. `does` is a bound method."""
         button = QPushButton(text)
         button.setToolTip(tip)
-        button.clicked.connect(lambda _checked=False: does())
+        held = WeakMethod(does)  # a connection that held the panel would keep it for ever
+
+        def pressed(_checked: bool = False) -> None:
+            method = held()
+            if method is not None:
+                method()
+
+        button.clicked.connect(pressed)
         return button
 
 
@@ -225,6 +236,7 @@ class Table(QTableView):
         self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.horizontalHeader().setStretchLastSection(True)
+        self.horizontalHeader().setResizeContentsPrecision(30)  # of long tables only some rows say how wide a column is
         self.selectionModel().currentRowChanged.connect(self._tell)
 
     def put(self, rows: Sequence[Mapping[str, Any]]) -> None:

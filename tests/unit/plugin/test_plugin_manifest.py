@@ -5,6 +5,7 @@ One invalid field would remove every command of the plugin without a word.
 
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
 
@@ -31,6 +32,29 @@ def test_the_manifest_is_named_like_the_distribution():
 
 def test_every_command_can_be_imported():
     PluginManifest.from_file(MANIFEST).validate_imports()
+
+
+def test_every_command_is_something_to_call():
+    for command in PluginManifest.from_file(MANIFEST).contributions.commands:
+        module, name = command.python_name.split(":")
+        assert callable(getattr(import_module(module), name)), command.id
+
+
+def test_every_panel_is_a_widget_of_its_own_title_and_stands_in_a_menu():
+    from napari_evbiodist.panels.all_panels import PANELS
+
+    found = PluginManifest.from_file(MANIFEST).contributions
+    places = {command.id: command.python_name for command in found.commands}
+    assert {widget.display_name: places[widget.command] for widget in found.widgets} == PANELS
+    listed = {item.command for items in found.menus.values() for item in items}
+    assert listed == {widget.command for widget in found.widgets} | {"evbiodist.all_panels"}
+
+
+def test_napari_takes_our_entries_in_every_menu_that_we_name():
+    from napari._app_model.constants._menus import is_menu_contributable
+
+    menus = PluginManifest.from_file(MANIFEST).contributions.menus
+    assert {menu for menu in menus if not is_menu_contributable(menu)} == set()
 
 
 def test_npe2_finds_it_valid():

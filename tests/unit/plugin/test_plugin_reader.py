@@ -1,5 +1,6 @@
 """What the plugin opens, what it declines, and what it says of damaged files; without napari."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+from napari_evbiodist import reader
 from napari_evbiodist.converters import scan_to_layers
 from napari_evbiodist.reader import napari_get_reader
+from napari_evbiodist.writers import save_organs
 
 import evbiodist as ev
 from evbiodist.sample import sample_data
@@ -88,6 +91,9 @@ def test_large_stacks_stay_on_disk_and_are_calibrated_when_they_are_sliced(tmp_p
     tifffile.imwrite(path, frames, metadata={"axes": "TYX", "PhysicalSizeX": 0.2, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 0.3,
                                              "PhysicalSizeYUnit": "mm"})  # fmt: skip
     monkeypatch.setattr(tiff, "LAZY_BYTES", 1)
+    monkeypatch.setattr(
+        reader, "apart", lambda file, function, *args: function(*args)
+    )  # the other process has its own limit
     [(data, keywords, _)] = napari_get_reader(str(path))(str(path))
     assert type(data).__module__.startswith("dask")
     assert np.array_equal(np.asarray(data[2]), frames[2])
@@ -137,6 +143,36 @@ def test_a_damaged_file_is_one_sentence(tmp_path):
         napari_get_reader(str(path))(str(path))
     assert type(caught.value) is ValueError
     assert caught.value.__suppress_context__  # nothing of the decoder's own errors is shown
+
+
+def test_a_file_that_crashes_its_decoder_is_one_sentence_and_the_next_file_opens(monkeypatch):
+    path = str(sample_data() / "demo" / "images" / "DiR_2h_1.tif")
+    monkeypatch.setattr("napari_evbiodist.jobs.decode", crash)
+    with pytest.raises(ValueError, match=r"^DiR_2h_1\.tif: the process that read it died \(a damaged file"):
+        napari_get_reader(path)(path)
+    monkeypatch.undo()
+    [(data, _, _)] = napari_get_reader(path)(path)
+    assert np.array_equal(data, ev.read(path).signal())
+
+
+def test_a_scan_that_crashes_its_decoder_is_one_sentence_of_its_study(few_scans, monkeypatch):
+    monkeypatch.setattr("napari_evbiodist.jobs.decode", crash)
+    with pytest.raises(ValueError, match=r"^NanoLuc_0\.5h_1\.tif: the process that read it died"):
+        napari_get_reader(str(few_scans))(str(few_scans))
+
+
+def test_organ_labels_come_back_from_the_other_process_as_they_were_saved(tmp_path):
+    labels = np.zeros((6, 8), np.int32)
+    labels[1:3, 2:5] = 4
+    save_organs(tmp_path / "organs.ome.tif", ev.OrganMap(labels, {4: "liver"}, "drawn"), (0.5, 0.25))
+    path = str(tmp_path / "organs.ome.tif")
+    [(data, keywords, kind)] = napari_get_reader(path)(path)
+    assert (kind, keywords["scale"], list(keywords["features"]["organ"])) == ("labels", (0.5, 0.25), ["liver"])
+    assert np.array_equal(data, labels)
+
+
+def crash(*_):
+    os.abort()
 
 
 def test_importing_the_plugin_needs_neither_napari_nor_qt():
