@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evbiodist.library.commands import library
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -134,10 +136,13 @@ def _end(err: Exception, as_json: bool) -> None:
     sys.exit(UNUSABLE)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": Tell})
 @click.version_option(package_name="evbiodist")
 def main() -> None:
     """From images of labelled vesicles to pharmacokinetic parameters that hold across labels."""
+
+
+main.add_command(library)
 
 
 def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -676,5 +681,6 @@ _PARTS = (
     ("numpy", "", "arrays"), ("scipy", "", "numerics"), ("pandas", "", "tables"), ("scikit-image", "", "segmentation"),
     ("tifffile", "", "TIFF"), ("imagecodecs", "", "compressed TIFF"), ("lmfit", "", "fitting"), ("pydantic", "", "studies"),
     ("pint", "", "units"), ("altair", "", "figures"), ("vl-convert-python", "", "figures as SVG"),
+    ("duckdb", "library", "the library of studies"),
     ("napari", "napari", "the viewer plugin"), ("PySide6-Essentials", "all", "a window for the viewer"),
 )  # fmt: skip

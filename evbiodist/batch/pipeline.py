@@ -601,7 +601,7 @@ def _write(study: Study, result: RunResult, hashes: dict[str, str], started: str
         "inputs": {**{name: store.sha256(study.root / name) for name in sorted(set(study.files))},
                    **dict(sorted(hashes.items()))},
         "settings": study.settings.model_dump(mode="json"),
-        "outputs": {f"{name}.csv": store.sha256(out / f"{name}.csv") for name in sorted(tables)},
+        "outputs": {name: store.sha256(out / name) for name in sorted([*(f"{t}.csv" for t in tables), "study.json"])},
         "versions": {"python": platform.python_version(),
                      **{p: version(p) for p in ("lmfit", "numpy", "pandas", "scikit-image", "scipy", "tifffile")}},
     }  # fmt: skip

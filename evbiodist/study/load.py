@@ -12,6 +12,8 @@ from evbiodist.study.model import Mass, ObservationSource, ScanRecord, Settings,
 from evbiodist.study.problems import InputError, Problem, nearest
 from evbiodist.study.tables import explain, read_table
 
+#: Largest study.toml that is read.
+_MAX_BYTES = 4 << 20
 _SETTINGS = tuple(Settings.model_fields)
 
 
@@ -60,6 +62,8 @@ def load_study(path: str | Path) -> Study:
 
 def _read_toml(path: Path, asked: str = "") -> dict[str, Any]:
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"{path.stat().st_size >> 20} MiB, more than a study file of up to {_MAX_BYTES >> 20} MiB")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as err:
         problem = Problem(path.name, err.strerror or "", "a study file", f"write one or correct the path{asked}")
@@ -161,6 +165,7 @@ def _read_tables(file: StudyFile, path: Path, problems: list[Problem]) -> Study:
             *((assay,) if assay else ()),
         ),
         scans_table=tables.scans or "scans.csv",
+        vesicles=file.vesicles,
     )
 
 
