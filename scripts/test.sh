@@ -31,6 +31,6 @@ echo "lint, types, layers"
 
 echo "tests in a real viewer"
 unset QT_QPA_PLATFORM
-xvfb-run -a -s "-screen 0 1600x1000x24" .venv/bin/python -m pytest -q tests/gui
+xvfb-run -a -s "-screen 0 1600x1000x24" .venv/bin/python -m pytest -q -n 2 --dist loadfile --durations=10 tests/gui
 echo "all other tests"
-.venv/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/gui
+.venv/bin/python -m pytest -q -n 2 --dist loadfile --durations=25 --ignore=tests/gui

@@ -256,7 +256,7 @@ class Bench:
                 return
             if found.scan is not None:
                 session.hold(scan, found.scan)
-            self._put(scan, session.scan(scan), found.organs)
+            self._put(scan, session.scan(scan), found.levels, found.organs)
             self.current, self.why_no_organs = scan, found.why
             self.shown.emit(scan)
             if then is not None:
@@ -266,8 +266,8 @@ class Bench:
             f"reading {scan}", jobs.show, session.source_of(scan), session.study.settings.imaging, then=take
         )
 
-    def _put(self, name: str, scan: Scan, organs: OrganMap | None) -> None:
-        layers = scan_to_layers(scan)
+    def _put(self, name: str, scan: Scan, levels: list[Scan] | None, organs: OrganMap | None) -> None:
+        layers = scan_to_layers(scan, levels)
         if organs is not None:
             layers.append(organs_to_layer(organs, scan))
         for layer in layers:

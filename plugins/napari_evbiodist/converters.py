@@ -6,10 +6,11 @@ own field of view, because a region drawn in one space and measured in another g
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,13 @@ _SHOWN_PERCENTILES = (1.0, 99.8)
 _MOST_PIXELS_LOOKED_AT = 1_000_000
 
 
-def scan_to_layers(scan: Scan) -> list[FullLayerData]:
+def scan_to_layers(scan: Scan, levels: Sequence[Scan] | None = None) -> list[FullLayerData]:
     """Return a scan as napari layers: the calibrated signal, then the photograph where there is one.
 
     Parameters
     ----------
     scan : any number of frames.
+    levels : from `pyramid`, where another process has looked for them.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def scan_to_layers(scan: Scan) -> list[FullLayerData]:
     >>> photograph[1]["scale"], photograph[1]["translate"]
     ((0.25, 0.25), (-0.125, -0.125))
     """
-    levels = _levels(scan) if scan.lazy else []
+    levels = pyramid(scan) if levels is None else levels
     data: Any = [_signal(level) for level in levels] if len(levels) > 1 else _signal(scan)
     layers = [_image(data, scan, scan.name, scan.axes[:-2], unit=scan.unit, colormap="inferno")]
     if len(levels) > 1:
@@ -66,9 +68,9 @@ def scan_to_layers(scan: Scan) -> list[FullLayerData]:
     return layers
 
 
-def _levels(scan: Scan) -> list[Scan]:
+def pyramid(scan: Scan) -> list[Scan]:
     """Return the pyramid of an OME-Zarr on disk, full resolution first; nothing where levels do not fit together."""
-    if scan.path is None or not scan.path.is_dir() or "levels" not in scan.header:
+    if not scan.lazy or scan.path is None or not scan.path.is_dir() or "levels" not in scan.header:
         return []
     if not (np.ndim(scan.offset) == np.ndim(scan.scale) == 0):
         return []
@@ -81,18 +83,82 @@ def _levels(scan: Scan) -> list[Scan]:
     return [replace(level, offset=scan.offset, scale=scan.scale) for level in found]
 
 
-def _signal(scan: Scan) -> Any:
-    """Return the calibrated image, as dask where pixels are still on disk; counts that nothing is done to stay counts."""
-    plain = np.ndim(scan.offset) == np.ndim(scan.scale) == 0 and (scan.offset, scan.scale) == (0, 1)
-    if not scan.lazy:
-        return scan.counts if plain else scan.signal()
-    import dask.array as da
+class OnDisk:
+    """Pixels that are read and calibrated when somebody asks for them as an array; a part of it is on disk, too.
 
-    chunks = getattr(scan.counts, "chunks", None) or (*[1] * (scan.counts.ndim - 2), *scan.plane_shape)
-    counts: Any = da.from_array(  # type: ignore[no-untyped-call]
-        scan.counts, chunks=tuple(int(n) for n in chunks), name=False, fancy=False, asarray=True
-    )
-    return counts if plain else (counts.astype(np.float64) - scan.offset) * scan.scale
+    What napari needs of an array, and nothing else: napari takes parts of parts before it looks at any pixel.
+
+    Parameters
+    ----------
+    counts : has shape, dtype and slices to numpy.
+    offset, scale : numbers, or arrays that fit to the pixels; a value is ``(count - offset) * scale``.
+
+    Examples
+    --------
+    >>> image = OnDisk(np.arange(6).reshape(2, 3), 1.0, 2.0)
+    >>> image.shape, image.dtype.name, np.asarray(image[1]).tolist(), np.asarray(image[:, 1:][..., 0]).tolist()
+    ((2, 3), 'float64', [4.0, 6.0, 8.0], [0.0, 6.0])
+    """
+
+    def __init__(self, counts: Any, offset: Any = 0.0, scale: Any = 1.0) -> None:
+        self._counts = counts
+        self._plain = np.ndim(offset) == np.ndim(scale) == 0 and (offset, scale) == (0, 1)
+        shape = tuple(int(n) for n in counts.shape)
+        # views: a frame's own offset is looked up like its pixels
+        self._offset, self._scale = (np.broadcast_to(np.asarray(v, float), shape) for v in (offset, scale))
+        self.dtype = np.dtype(counts.dtype if self._plain else np.float64)
+        self._part: tuple[int | range, ...] = tuple(range(n) for n in shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels along each axis."""
+        return tuple(len(p) for p in self._part if isinstance(p, range))
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, were it read whole."""
+        return self.size * self.dtype.itemsize
+
+    def __getitem__(self, key: Any) -> Any:
+        keys = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis in keys:
+            at = keys.index(Ellipsis)
+            keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
+        keys += [slice(None)] * (self.ndim - len(keys))
+        plain = (
+            isinstance(k, int | np.integer) or (isinstance(k, slice) and (k.step is None or k.step > 0)) for k in keys
+        )
+        if not all(plain):
+            return np.asarray(self)[key]  # what is no plain part is read whole first
+        rest = iter(keys)
+        part = copy.copy(self)
+        part._part = tuple(p[next(rest)] if isinstance(p, range) else p for p in self._part)
+        return part
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        key = tuple(slice(p.start, p.stop, p.step) if isinstance(p, range) else p for p in self._part)
+        read = np.asarray(self._counts[key])
+        if not self._plain:
+            read = (read.astype(np.float64) - self._offset[key]) * self._scale[key]
+        return read if dtype is None else read.astype(dtype)
+
+
+def _signal(scan: Scan) -> Any:
+    """Return the calibrated image, read when it is looked at where it is on disk; counts that nothing is done to stay counts."""
+    if scan.lazy:
+        return OnDisk(scan.counts, scan.offset, scan.scale)
+    plain = np.ndim(scan.offset) == np.ndim(scan.scale) == 0 and (scan.offset, scan.scale) == (0, 1)
+    return scan.counts if plain else scan.signal()
 
 
 def _image(image: Any, scan: Scan, name: str, leading: str = "", *, unit: str, **shown: Any) -> FullLayerData:

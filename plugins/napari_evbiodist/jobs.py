@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,6 +16,7 @@ from evbiodist.imaging.organs import OrganMap
 from evbiodist.io.scan import Scan
 from evbiodist.study.model import ImagingSettings, ScanRecord
 from evbiodist.study.problems import Problem
+from napari_evbiodist.converters import pyramid
 from napari_evbiodist.organs_model import copy_organs, segment
 from napari_evbiodist.session import Session, Work, read_image
 from napari_evbiodist.writers import read_organs
@@ -48,10 +50,11 @@ def open_study(paths: Sequence[Path], annotator: str) -> Opened:
 
 @dataclass(frozen=True)
 class Shown:
-    """A scan as it is shown. `scan` is None where it stays on disk and every process opens it for itself; `why` is the
-    sentence that stands for organs which could not be found."""  # fmt: skip
+    """A scan as it is shown. `scan` is None where it stays on disk and every process opens it for itself; `levels` are its
+    pyramid's; `why` is the sentence that stands for organs which could not be found."""  # fmt: skip
 
     scan: Scan | None
+    levels: list[Scan] | None
     organs: OrganMap | None
     why: str = ""
 
@@ -68,10 +71,13 @@ def decode_organs(path: Path) -> tuple[OrganMap, Scan] | None:
 
 
 def _sent(scan: Scan) -> Scan | None:
-    """Return a scan that is in memory; None for one on disk, which every process opens for itself."""
+    """Return a scan that can go to another process; None for one on disk that every process must open for itself."""
     if scan.lazy:
         scan.counts[(0,) * (scan.counts.ndim - 2)]
-        return None
+        try:
+            pickle.dumps(scan)
+        except (pickle.PicklingError, TypeError, AttributeError):
+            return None
     return scan
 
 
@@ -79,15 +85,15 @@ def show(source: tuple[Path, ScanRecord | str], settings: ImagingSettings) -> Sh
     """Read a scan and find its organs."""
     scan = read_image(source)
     sent = _sent(scan)
+    levels = None if sent is None else pyramid(scan)
     root, record = source
     if isinstance(record, str):
-        return Shown(
-            sent, None, "the file is not a scan of a study yet: give subject, label and time in the study panel"
-        )
+        why = "the file is not a scan of a study yet: give subject, label and time in the study panel"
+        return Shown(sent, levels, None, why)
     try:
-        return Shown(sent, find_organs(root, record, scan, settings))
+        return Shown(sent, levels, find_organs(root, record, scan, settings))
     except ValueError as err:
-        return Shown(sent, None, str(err))
+        return Shown(sent, levels, None, str(err))
 
 
 def measure(works: Sequence[Work], *, tell: Callable[[tuple[int, Any]], None]) -> None:

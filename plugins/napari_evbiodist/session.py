@@ -503,7 +503,9 @@ class Session:
 
     def _told_twice(self, rows: list[Observation]) -> list[Observation]:
         """Flag images that stand twice in the study, as the batch does."""
-        pixels = [(r, result.pixels) for r in self.study.scans if isinstance(result := self._done.get(r.scan), ScanResult)]
+        pixels = [
+            (r, result.pixels) for r in self.study.scans if isinstance(result := self._done.get(r.scan), ScanResult)
+        ]
         return told_twice(rows, pixels)[0]
 
     def take(self, work: Work, outcome: Any) -> None:

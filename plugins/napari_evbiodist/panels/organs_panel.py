@@ -220,8 +220,12 @@ class OrgansPanel(Panel):
             self.unsure.say(())
         else:
             judged = self.found.get(scan, organs)
-            if judged.areas() == organs.areas():  # what was known when they were found, by the pixel values they have now
-                organs = replace(organs, origin=judged.origin, confidence=judged.confidence, unresolved=judged.unresolved)
+            if (
+                judged.areas() == organs.areas()
+            ):  # what was known when they were found, by the pixel values they have now
+                organs = replace(
+                    organs, origin=judged.origin, confidence=judged.confidence, unresolved=judged.unresolved
+                )
             self.told.setText(f"{scan}: {len(organs.organs)} organs, {organs.origin}")
             self.table.put(rows(organs, session.scan(scan)))
             self.unsure.say([f"{a} and {b} cannot be told apart in this view" for a, b in organs.unresolved])
