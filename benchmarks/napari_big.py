@@ -2,7 +2,8 @@
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/napari_big.py [--gb 20] [--rounds 3]
 
-The series is declared whole and written only where organs lie, in the first frames (what is absent is background), so it needs little disk.
+The series is declared whole and written only where organs lie, in the first frames: what is absent is background,
+so it needs little disk.
 """
 
 import argparse

@@ -136,7 +136,9 @@ def _end(err: Exception, as_json: bool) -> None:
     sys.exit(UNUSABLE)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": Tell})
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": Tell}
+)
 @click.version_option(package_name="evbiodist")
 def main() -> None:
     """From images of labelled vesicles to pharmacokinetic parameters that hold across labels."""

@@ -119,7 +119,9 @@ def told_twice(
     """Flag the rows of scans that show another scan's pixels, and say so in a sentence a pair (see `twice`)."""
     alike = twice(pixels)
     names = {r.scan for pair in alike for r in pair}
-    flagged = [r.model_copy(update={"flags": join({*split(r.flags), "image_twice"})}) if r.source in names else r for r in rows]
+    flagged = [
+        r.model_copy(update={"flags": join({*split(r.flags), "image_twice"})}) if r.source in names else r for r in rows
+    ]
     notes = [f"{b.scan}: its pixels are those of {a.scan}, which is of another animal or time; correct the column file of one "
              "of them" for a, b in alike]  # fmt: skip
     return flagged, notes

@@ -45,6 +45,9 @@ def _pixels(path: Path) -> Any:
             check_complete(path, tif)
             shape = tif.pages[0].shape
             pixels = tif.pages[0].asarray() if np.prod(shape, dtype=float) <= _MAX_PIXELS else None
+        if pixels is not None and pixels.dtype.kind not in "uif":
+            raise UnreadableImage(path, f"pixels are of type {pixels.dtype}; expected integer or float counts: copy it again "
+                                        "from the instrument")  # fmt: skip
         if pixels is None or pixels.ndim != 2 or pixels.size == 0:
             raise UnreadableImage(path, f"its shape {tuple(shape)} is not that of a camera's grey frame; "
                                         "copy it again from the instrument")  # fmt: skip
@@ -421,7 +424,12 @@ def _radiance_per_count(
         raise UnreadableImage(path, f"the header has no 'Coef C-ccd at FOV {fov:g}, f{f_number:g}', so counts cannot be "
                                     "turned into radiance; export the click again")  # fmt: skip
     flat = _flat_field(click, fov, f_number, shape)
-    return coefficient / (exposure * binning**2) / flat
+    with np.errstate(all="ignore"):
+        scale = coefficient / (exposure * binning**2) / flat
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise UnreadableImage(path, "coefficient, exposure, binning and flat field of the header give no finite radiance above 0 "
+                                    "per count; export the click again")  # fmt: skip
+    return scale
 
 
 def _flat_field(click: Click, fov: float, f_number: float, shape: tuple[int, ...]) -> FloatArray:
@@ -440,4 +448,5 @@ def _flat_field(click: Click, fov: float, f_number: float, shape: tuple[int, ...
     pixel = fov / shape[-1]
     y = (np.arange(shape[-2]) - (shape[-2] - 1) / 2) * pixel - y0
     x = (np.arange(shape[-1]) - (shape[-1] - 1) / 2) * pixel - x0
-    return np.polynomial.polynomial.polyval(np.hypot(y[:, None], x[None, :]), k)
+    with np.errstate(all="ignore"):  # a header's odd numbers are refused where they are used
+        return np.polynomial.polynomial.polyval(np.hypot(y[:, None], x[None, :]), k)

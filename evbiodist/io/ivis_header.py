@@ -15,7 +15,9 @@ INFO = "ClickInfo.txt"
 _ANALYZED = "AnalyzedClickInfo.txt"
 #: Largest header that is read, in bytes.
 _MAX_TEXT = 16 << 20
-_SECTION = re.compile(r"^\*\*\*\s*(.+?):\s*(.*)$")
+#: A longer key is none that Living Image writes; its end is cut off, because keys are searched for words.
+_MAX_KEY = 200
+_SECTION = re.compile(r"^\*\*\*\s*([^\s:][^:]*):\s*(.*)$")
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def parse_click_info(text: str) -> tuple[Section, ...]:
             sections.append(Section(head.group(1).strip(), head.group(2).strip(), {}))
         elif line.strip() and not line.startswith("#") and ":" in line and sections:
             key, value = line.split(":\t", 1) if ":\t" in line else line.split(":", 1)
-            value = re.sub(r"\s+#.*$", "", value.strip()).lstrip(":").strip()
-            sections[-1].keys.setdefault(key.strip().rstrip(":"), value)
+            value = re.sub(r"(?<!\s)\s+#.*$", "", value.strip()).lstrip(":").strip()
+            sections[-1].keys.setdefault(key.strip().rstrip(":")[:_MAX_KEY], value)
     return tuple(sections)
 
 

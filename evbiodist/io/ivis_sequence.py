@@ -22,7 +22,7 @@ from evbiodist.io.timing import FrameTiming, TimingError
 from evbiodist.study.problems import UnreadableImage
 
 _SEQUENCE = "SequenceInfo.txt"
-_LISTED = re.compile(r"^[* \t]*Click[ \t]*Number[ \t]*\d*[ \t]*:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
+_LISTED = re.compile(r"^[* \t]*Click[ \t]*Number[ \t]*(?:\d+[ \t]*)?:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
 #: Largest sequence that is read, in bytes.
 _MAX_BYTES = 8 << 30
 #: Seconds by which the two clocks of a header may differ; both are rounded to 1 s.

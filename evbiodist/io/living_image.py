@@ -132,7 +132,7 @@ def _odd_columns(path: Path, header: list[str], names: list[str], total: str) ->
     problems = [Problem(path.name, column, "each column once", "remove the second", field=column)
                 for column in (total, "roi", "roi label", "time_h", "organ") if names.count(column) > 1]  # fmt: skip
     written = header[names.index(total)]
-    unit = re.search(r"[\[(](.*?)[\])]", written)
+    unit = re.search(r"[\[(]([^\[\]()]*)[\])]", written)
     if total == "total flux" and unit and not re.fullmatch(r"p(h(otons?)?)?/s(ec)?", unit[1].strip(), re.I):
         problems.append(
             Problem(path.name, written, "total flux in [p/s]", "measure in photons and export again", field=total)

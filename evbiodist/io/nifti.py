@@ -304,7 +304,8 @@ def _usable(affine: NDArray[np.float64]) -> bool:
     part = affine[:3, :3]
     if not np.isfinite(part).all():
         return False
-    lengths = np.sqrt((part**2).sum(axis=0))
+    with np.errstate(over="ignore"):
+        lengths = np.sqrt((part**2).sum(axis=0))
     return bool(np.isfinite(lengths).all() and (lengths > 0).all() and abs(np.linalg.det(part / lengths)) > 1e-3)
 
 

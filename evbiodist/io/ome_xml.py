@@ -54,11 +54,27 @@ def ome_image(path: Path, tif: tifffile.TiffFile) -> Element | None:
                                     "file); export it as one file")  # fmt: skip
     pages = len(tif.pages)
     planes = sum(_declared(path, pixels, pages) for pixels in images)
+    _check_area(path, images, tif)
     if planes > pages:
         first = "x".join(images[0].get(f"Size{axis}", "?") for axis in "TCZ")
         raise UnreadableImage(path, f"its OME-XML declares {planes} planes (T x C x Z of the first image: {first}), the "
                                     f"file holds {pages} pages; export it as one complete file")  # fmt: skip
     return images[0]
+
+
+def _check_area(path: Path, images: list[Element], tif: tifffile.TiffFile) -> None:
+    """Refuse planes larger than the file's pages, for which tifffile makes up as many pages as they would need."""
+    try:
+        areas = [int(pixels.attrib["SizeX"]) * int(pixels.attrib["SizeY"]) for pixels in images]
+    except (KeyError, ValueError) as err:
+        raise UnreadableImage(path, f"its OME-XML states no usable sizes ({err}); export it again") from err
+    first = tif.pages[0]
+    largest = int(first.imagewidth) * int(first.imagelength)  # type: ignore[union-attr]
+    if max(areas) > largest:
+        largest = max(int(page.imagewidth) * int(page.imagelength) for page in tif.pages)  # type: ignore[union-attr]
+    if min(areas) < 1 or max(areas) > largest:
+        raise UnreadableImage(path, f"its OME-XML declares planes of {max(areas)} pixels, the largest page holds {largest}; "
+                                    "export it as one complete file")  # fmt: skip
 
 
 def _declared(path: Path, pixels: Element, pages: int) -> int:

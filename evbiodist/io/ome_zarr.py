@@ -215,7 +215,14 @@ def _json(path: Path, file: Path, root: Path) -> dict[str, Any]:
 def _inside(path: Path, folder: Path, name: str, root: Path) -> Path:
     """Return the folder that metadata name, refusing one outside of the image's."""
     target = folder / name
-    if not target.resolve().is_relative_to(root):
+    try:
+        target.exists()
+        inside = target.resolve().is_relative_to(root)
+    except (OSError, ValueError, RuntimeError) as err:
+        raise UnreadableImage(
+            path, f"its metadata name '{name[:80]}', which no folder can be called; copy it again"
+        ) from err
+    if not inside:
         raise UnreadableImage(path, f"its metadata name '{name}', which lies outside of the folder and is not followed")
     return target
 
@@ -408,7 +415,7 @@ def _in(axis: _Axis | None, unit: str) -> float | None:
 
     try:
         step = float(registry().Quantity(axis.step, axis.unit).to(unit).magnitude)
-    except (pint.errors.PintError, AttributeError):  # no unit, or not of this kind
+    except (pint.errors.PintError, AttributeError, ValueError):  # no unit, or not of this kind
         return None
     return step if math.isfinite(step) else None
 
@@ -453,7 +460,7 @@ def _array(path: Path, folder: Path, root: Path, odd: list[str]) -> Any:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             array = open_array(store=LocalStore(folder, read_only=True), mode="r", zarr_format=number)
-            sizes = [*array.shape, *array.chunks]
+            sizes = [*array.shape, *array.chunks, *(array.shards or ())]
             itemsize = array.dtype.itemsize
     except Exception as err:  # zarr raises many types
         raise UnreadableImage(path, f"array '{folder.name}' cannot be opened ({type(err).__name__}: {str(err)[:200]}); "

@@ -26,7 +26,6 @@ _TIME_COLUMN = re.compile(rf"^(?:t|time)(?:[_ (\[]*({_TIME_UNITS})[)\]]?)?$", re
 _SPREAD = {"sd": "sd", "std": "sd", "stdev": "sd", "se": "se", "sem": "se", "n": "n", "count": "n"}
 _ORGAN = ("organ", "tissue", "organs", "tissues")
 _VALUE = ("value", "mean", "average")
-_UNIT_COMMENT = re.compile(r"^unit in (.+?): *(\S+)$", re.I)
 _PLURALS = {"hours": "h", "hour": "h", "minutes": "min", "minute": "min", "mins": "min", "days": "d", "seconds": "s"}
 
 
@@ -170,7 +169,7 @@ def _canonical(path: Path, source: ObservationSource) -> OrganTable:
 
 def _unit(path: Path, source: ObservationSource, comments: list[str]) -> tuple[str | None, list[str], list[str]]:
     """Return the unit, sentences about it, and flags: the study's word, else the file's, else none."""
-    named = {m.group(1): m.group(2) for c in comments if (m := _UNIT_COMMENT.match(c))}
+    named = dict(pair for c in comments if (pair := _unit_comment(c)))
     from_name = next((u for u in ("pct_id_per_g", "pct_recovered", "pct_id") if u in path.stem), None)
     notes, flags = [], []
     if len(set(named.values())) > 1:
@@ -183,6 +182,14 @@ def _unit(path: Path, source: ObservationSource, comments: list[str]) -> tuple[s
     if unit is None:
         notes.append("neither the table nor its name states a unit")
     return unit, notes, flags
+
+
+def _unit_comment(comment: str) -> tuple[str, str] | None:
+    """Return (PLACE, UNIT) of a comment ``unit in PLACE: UNIT``, None of another."""
+    place, _, unit = comment.rpartition(":")
+    if not place.lower().startswith("unit in ") or len(unit.split()) != 1:
+        return None
+    return place[len("unit in ") :], unit.strip()
 
 
 def _layout(path: Path, header: list[str]):  # type: ignore[no-untyped-def]

@@ -66,9 +66,12 @@ def reader_for(path: str | Path) -> Reader:
     path = Path(path)
     if not path.exists():
         raise UnreadableImage(path, "there is no such file or folder; correct the name")
-    for reader in readers():
-        if reader.takes(path):
-            return reader
+    try:
+        for reader in readers():
+            if reader.takes(path):
+                return reader
+    except OSError as err:
+        raise UnreadableImage(path, f"it cannot be opened ({err.strerror}); check its rights and its place") from err
     known = "; ".join(r.description for r in readers())
     raise UnreadableImage(path, f"no reader takes it; evbiodist reads: {known}")
 
@@ -91,6 +94,9 @@ def read(path: str | Path) -> Scan | OrganTable:
         return reader.read(path)
     except (UnreadableImage, InputError):
         raise
+    except MemoryError as err:
+        reason = "it needs more memory than there is; crop it, bin it or close other programs"
+        raise UnreadableImage(path, reason) from err
     except Exception as err:  # some twenty exception types come out of decoders
         reason = f"the {reader.name} reader failed ({type(err).__name__}: {str(err)[:200]})"
         raise UnreadableImage(path, f"{reason}; the file may be damaged: export it again") from err

@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from evbiodist.io.organ_tables import OrganTable
 from evbiodist.study.model import Observation
 from evbiodist.study.problems import InputError, Problem
-from evbiodist.study.tables import explain, plain_cell
+from evbiodist.study.tables import explain, plain_cell, read_bounded
 from evbiodist.study.vocabulary import NOT_ORGANS, organ_name
 
 _PLAIN = re.compile(r"^(?:roi|voi|region|measurement)?[\s_-]*\d*$", re.I)
-_ASIDE = re.compile(r"^(?:(?:average|avg)[\s_-]*)?(?:bkg|background|subject|total|sum|mean|average|stdev?|sd)(?:[\s_-]*(?:roi|\d+))*$",
+_ASIDE = re.compile(r"^(?:(?:average|avg)[\s_-]*)?(?:bkg|background|subject|total|sum|mean|average|stdev?|sd)(?:[\s_-]*(?:roi|\d))*$",
                     re.I)  # fmt: skip
-_NUMBER = re.compile(r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
+_NUMBER = re.compile(r"^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$")
 _COMMA_NUMBER = re.compile(r"^[+-]?\d+,\d+(?:[eE][+-]?\d+)?$")
 _USUAL = {"liver", "spleen", "kidney", "lung", "heart", "brain", "gut", "stomach", "pancreas", "muscle", "bone", "skin",
           "bladder", "thymus", "lymph_node", "tumor", "tumour", "small_intestine", "large_intestine", "colon", "uterus",
@@ -185,10 +185,9 @@ def load(path: Path, is_header: Callable[[list[str]], bool], expected: str) -> G
     InputError : unreadable, no header, no row, or an open quote.
     """
     try:
-        found = grid(decode(path.read_bytes()), is_header)
-    except OSError as err:
-        raise InputError([Problem(path.name, err.strerror or type(err).__name__, "a readable table",
-                                  "check the name and the folder")]) from err  # fmt: skip
+        found = grid(decode(read_bounded(path)), is_header)
+    except InputError:
+        raise
     except (ValueError, csv.Error) as err:
         raise InputError([Problem(path.name, str(err), "a text table with every quote closed",
                                   "export it again")]) from err  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evbiodist.io.timing import FrameTiming
+from evbiodist.study.problems import UnreadableImage
 
 FloatArray = NDArray[np.float64]
 
@@ -185,9 +186,13 @@ class Scan:
         return (int(self.counts.shape[-2]), int(self.counts.shape[-1]))
 
     def describe(self) -> list[tuple[str, str]]:
-        """Return what a person wants to know as (name, text) pairs."""
-        seen = self.counts[(0,) * (self.counts.ndim - len(self.frame_shape))] if self.lazy else self.counts
-        seen = np.asarray(seen)
+        """Return what a person wants to know as (name, text) pairs.
+
+        Raises
+        ------
+        UnreadableImage : pixels on disk that cannot be decoded.
+        """
+        seen = np.asarray(self._first_frame() if self.lazy else self.counts)
         finite = seen[np.isfinite(seen)] if seen.dtype.kind == "f" else seen
         size = self.pixel_size_mm
         camera = self.camera
@@ -219,6 +224,15 @@ class Scan:
         if self.flags:
             rows.append(("flags", ", ".join(self.flags)))
         return rows + [("note", note) for note in self.notes] + [("warning", text) for text in self.warnings]
+
+    def _first_frame(self) -> NDArray[Any]:
+        try:
+            return np.asarray(self.counts[(0,) * (self.counts.ndim - len(self.frame_shape))])
+        except (UnreadableImage, MemoryError):
+            raise
+        except Exception as err:  # decoders and stores raise many types
+            raise UnreadableImage(self.path or self.name, f"its first frame cannot be decoded ({type(err).__name__}: "
+                                  f"{str(err)[:200]}); the file may be damaged: copy it again") from err  # fmt: skip
 
     def _more(self) -> list[tuple[str, str]]:
         """Return what only some scans have: slices, frame times, bands, a tracer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -30,6 +31,8 @@ _RESOLUTION_UNIT_MM = {2: 25.4, 3: 10.0}
 _SCREEN_DPI = {1.0, 72.0, 96.0}
 #: Most that is decoded into memory.
 _MAX_BYTES = 8 << 30
+#: Most that one byte of a file may unpack to.
+_MAX_RATIO = 1000
 #: Stacks that decode to more than this stay on disk.
 LAZY_BYTES = 256 << 20
 
@@ -72,18 +75,27 @@ def read_tiff(path: Path, *, axes_follow: bool = False) -> Scan:
     """
     path = Path(path)
     try:
-        with tifffile.TiffFile(path, _multifile=False) as tif:
-            check_complete(path, tif)
-            ome = ome_image(path, tif)  # before .series, which fills up whatever planes the XML dreams of
-            series = tif.series[0]
-            axes, unnamed = _axes(path, series, int(tif.pages[0].photometric), axes_follow)  # type: ignore[union-attr]
-            _check_series(path, tif, series)
-            counts, axes = in_order(_pixels(path, tif, series), axes)
-            size, notes = _pixel_size(tif, ome)
-            acquired = str(tif.pages[0].tags.valueof("DateTime", default="") or "")  # type: ignore[union-attr]
-            others = len(tif.series) - 1
+        return _read(path, axes_follow)
+    except (UnreadableImage, MemoryError, OSError):
+        raise
     except tifffile.TiffFileError as err:
-        raise UnreadableImage(path, f"not a TIFF that can be read ({err}); export it again") from err
+        raise UnreadableImage(path, f"not a TIFF that can be read ({str(err)[:200]}); export it again") from err
+    except Exception as err:  # damaged directories fail in many ways inside tifffile
+        raise UnreadableImage(path, f"its directory or its description cannot be followed ({type(err).__name__}: "
+                                    f"{str(err)[:200]}); it may be damaged: export it again") from err  # fmt: skip
+
+
+def _read(path: Path, axes_follow: bool) -> Scan:
+    with tifffile.TiffFile(path, _multifile=False) as tif:
+        check_complete(path, tif)
+        ome = ome_image(path, tif)  # before .series, which fills up whatever planes the XML dreams of
+        series = tif.series[0]
+        axes, unnamed = _axes(path, series, int(tif.pages[0].photometric), axes_follow)  # type: ignore[union-attr]
+        _check_series(path, tif, series)
+        counts, axes = in_order(_pixels(path, tif, series), axes)
+        size, notes = _pixel_size(tif, ome)
+        acquired = str(tif.pages[0].tags.valueof("DateTime", default="") or "")  # type: ignore[union-attr]
+        others = len(tif.series) - 1
     more = OmeFacts() if ome is None else ome_facts(ome, dict(zip(axes, counts.shape, strict=True)))
     warnings = [f"the file holds {others} more image{'s' if others > 1 else ''} of another shape, which "
                 f"{'are' if others > 1 else 'is'} not read"] if others else []  # fmt: skip
@@ -103,15 +115,29 @@ def check_complete(path: Path, tif: tifffile.TiffFile) -> None:
     size = path.stat().st_size
     if pages == 0:
         raise UnreadableImage(path, "it holds no image; export it again")
+    following = _following(tif)
+    if following != 0:
+        raise UnreadableImage(path, f"its list of pages breaks off after page {pages}, whose next is said to lie at byte "
+                                    f"{following} of {size}: planes are missing; copy the file again")  # fmt: skip
     for number, page in enumerate(tif.pages):
         offsets, lengths = page.dataoffsets, page.databytecounts
         end = max((o + n for o, n in zip(offsets, lengths, strict=False)), default=0)
         if end > size:
             raise UnreadableImage(path, f"truncated: page {number + 1} of {pages} ends at byte {end}, the file at "
                                         f"{size}; copy it again from the instrument")  # fmt: skip
-        if any(o == 0 or n == 0 for o, n in zip(offsets, lengths, strict=False)) or not offsets:
+        if min(len(offsets), len(lengths)) < math.prod(page.chunked) or any(
+            o <= 0 or n <= 0 for o, n in zip(offsets, lengths, strict=False)
+        ):
             raise UnreadableImage(path, f"page {number + 1} of {pages} has missing strips, which would read as zeros; "
                                         "export it again without sparse storage")  # fmt: skip
+
+
+def _following(tif: tifffile.TiffFile) -> int:
+    """Return where the page after the last one that was found should lie; 0 where the last one says that it is."""
+    handle, at = tif.filehandle, tif.pages.next_page_offset
+    handle.seek(at or 0)
+    found = handle.read(tif.tiff.offsetsize)
+    return int(struct.unpack(tif.tiff.offsetformat, found)[0]) if len(found) == tif.tiff.offsetsize else -1
 
 
 def _check_series(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
@@ -157,9 +183,24 @@ def _pixels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries)
     if at_once > _MAX_BYTES:
         raise UnreadableImage(path, f"{at_once / 2**30:.1f} GiB of pixels is over the limit of {_MAX_BYTES >> 30} GiB; "
                                     "crop it or bin it")  # fmt: skip
+    stored = sum(series.keyframe.databytecounts)
+    tile = math.prod(series.keyframe.chunks) * series.dtype.itemsize  # may be larger than its image
+    at_once = max(at_once, tile)
+    if at_once > max(LAZY_BYTES, _MAX_RATIO * stored):
+        raise UnreadableImage(path, f"{stored} bytes of the file would unpack to {at_once / 2**30:.1f} GiB of pixels, which no "
+                                    "image does; it may be damaged: export it again")  # fmt: skip
     if lazy:
         return cast(Any, LazyPages(path, tif, series))
-    array = np.asarray(series.asarray())
+    try:
+        array = np.asarray(series.asarray())
+    except MemoryError as err:
+        if at_once > LAZY_BYTES:
+            raise
+        raise UnreadableImage(path, f"its compressed pixels ask for far more memory than the {at_once} bytes that its directory "
+                                    "states; the file may be damaged: copy it again") from err  # fmt: skip
+    except Exception as err:  # every codec has exceptions of its own
+        raise UnreadableImage(path, f"its pixels cannot be decoded ({type(err).__name__}: {str(err)[:200]}); the file may be "
+                                    "damaged: copy it again") from err  # fmt: skip
     if array.dtype.kind == "f" and not np.isfinite(array).any():
         raise UnreadableImage(path, "no pixel holds a finite number")
     return array

@@ -175,7 +175,7 @@ class Observation(_Frozen):
     se: float | None = Field(default=None, ge=0)
     se_systematic: float | None = Field(default=None, ge=0)
     sd: float | None = Field(default=None, ge=0)
-    n: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=1_000_000)
     mass_g: float | None = Field(default=None, gt=0)
     lloq: float | None = Field(default=None, ge=0)
     below_lloq: YesNo = False
@@ -207,7 +207,7 @@ class ObservationSource(_Frozen):
     group: str = "all"
     subject: str = "pooled"
     unit: ValueUnit | None = None
-    n: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=1_000_000)
     decay_corrected: bool = True
     dose: float | None = Field(default=None, gt=0)
     dose_unit: Unit | None = None

@@ -21,6 +21,8 @@ from evbiodist.study.problems import InputError, Problem, nearest
 Row = TypeVar("Row", bound=BaseModel)
 
 _MAX_NAMED_ROWS = 5
+#: Largest table that is read; cells take some ten times as much memory.
+_MAX_BYTES = 64 << 20
 #: What was expected, by pydantic's error type, for values of the wrong shape.
 _SHAPES = {"tuple_type": "a list in [ ]", "list_type": "a list in [ ]", "model_type": "a table of keys",
            "dict_type": "a table of keys", "model_attributes_type": "a table of keys", "string_type": "text in quotes",
@@ -29,6 +31,8 @@ _SHAPES = {"tuple_type": "a list in [ ]", "list_type": "a list in [ ]", "model_t
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d{1,3}(\.\d{3})*,\d+$|^[+-]?\d+,\d+([eE][+-]?\d+)?$")
 
 
+#: More columns than this are no header but a damaged line.
+_MAX_COLUMNS = 1000
 #: Text cells that start so become formulas when a spreadsheet opens them.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -49,18 +53,33 @@ def plain_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
 
 
+def read_bounded(path: Path) -> bytes:
+    """Read a table's bytes.
+
+    Raises
+    ------
+    InputError : the file is missing, unreadable, or larger than any table of organ values.
+    """
+    try:
+        size = path.stat().st_size
+        raw = path.read_bytes() if size <= _MAX_BYTES else None
+    except OSError as err:
+        reason = err.strerror or type(err).__name__
+        raise InputError([Problem(path.name, reason, "a readable table", "check the name and the folder")]) from err
+    if raw is None:
+        raise InputError([Problem(path.name, f"{size >> 20} MiB", f"a table of up to {_MAX_BYTES >> 20} MiB",
+                                  "check that it is the right file, or split it")])  # fmt: skip
+    return raw
+
+
 def read_text(path: Path) -> str:
     """Read a text table in UTF-8, or in the Windows code page that older instruments write.
 
     Raises
     ------
-    InputError : the file is missing, unreadable or not text.
+    InputError : the file is missing, unreadable, too large or not text.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as err:
-        reason = err.strerror or type(err).__name__
-        raise InputError([Problem(path.name, reason, "a readable table", "check the name and the folder")]) from err
+    raw = read_bounded(path)
     if b"\x00" in raw:
         raise InputError([Problem(path.name, "binary data", "a text table",
                                   "export the table as CSV (UTF-8) and give that")])  # fmt: skip
@@ -78,7 +97,7 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]], list[int], list[
 
     Raises
     ------
-    InputError : the file is unreadable, has no header, or a quote is not closed.
+    InputError : the file is unreadable, has no header or an endless one, or a quote is not closed.
     """
     lines = re.split(r"\r\n|\n|\r", read_text(path))
     start = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
@@ -99,6 +118,9 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]], list[int], list[
     except csv.Error as err:
         raise InputError([Problem(path.name, str(err), "a row of cells, with every quote closed",
                                   "close the quote that opens in this row, or shorten the cell", row=begins)]) from err  # fmt: skip
+    if len(rows[0]) > _MAX_COLUMNS:
+        raise InputError([Problem(path.name, f"{len(rows[0])} columns", f"a table of up to {_MAX_COLUMNS} columns",
+                                  "check its header line and its delimiter", row=start + 1)])  # fmt: skip
     return rows[0], rows[1:], numbers[1:], comments
 
 
