@@ -153,7 +153,7 @@ class Bench:
         def heard(what: Any) -> None:
             job.done += 1
             if event is not None:
-                event(what)
+                self._in_words(event, what)
             job.bar.update(1)  # last: napari's bar lets Qt go on, so the next event, or the end, may come within
             self.jobs_changed.emit()
 
@@ -173,7 +173,7 @@ class Bench:
                     f"{title}: {sentence}"
                 )
             elif then is not None:
-                then(result)
+                self._in_words(then, result)
             self.jobs_changed.emit()
 
         job.worker.yielded.connect(heard)
@@ -182,6 +182,13 @@ class Bench:
         job.worker.start()
         self.jobs_changed.emit()
         return job
+
+    def _in_words(self, call: Callable[[Any], None], result: Any) -> None:
+        """Take a result; what goes wrong with it is a sentence, and the window goes on."""
+        try:
+            call(result)
+        except Exception as err:
+            self.say_error(explain(err))
 
     def say(self, text: str) -> None:
         """Tell the user something."""
@@ -203,7 +210,8 @@ class Bench:
     # the study
 
     def open(self, paths: str | Path | Sequence[str | Path], then: Callable[[], None] | None = None) -> Job:
-        """Open a study, a result folder or images, and show the first scan."""
+        """Open a study, a result folder or images, and show the first scan; what was painted in the former is kept."""
+        self.keep_edits()
         files = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
 
         def take(found: jobs.Opened) -> None:

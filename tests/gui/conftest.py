@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-_REMEDY = 'run it as: xvfb-run -a -s "-screen 0 1600x1000x24" python -m pytest tests/gui'
+_REMEDY = 'run it as: xvfb-run -a -s "-screen 0 1600x1000x24 -noreset" python -m pytest tests/gui'
 _OPEN_A_WINDOW = "from qtpy.QtWidgets import QApplication; QApplication([])"
 
 
