@@ -22,6 +22,8 @@ Box = tuple[slice, ...]
 
 #: Pixels nearer to an organ than this many are neither organ nor background for ROI footprints.
 _GUARD_PX = 3.5
+#: How far from an organ such pixels can lie along an axis.
+GUARD_REACH = int(_GUARD_PX) + 1
 #: Blur is followed this many standard deviations far.
 _TRUNCATE = 6.0
 
@@ -117,20 +119,37 @@ def guard_band(organs: OrganMap) -> NDArray[np.bool_]:
     array([[0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]])
     """
     inside = organ_pixels(organs)
-    near = np.zeros_like(inside)
+    close = np.zeros_like(inside)
     values = organs.labels if organs.fractions is None else inside.astype(np.uint8)
     for box in ndimage.find_objects(values):
         if box is not None:
-            wide = _widened(box, (int(_GUARD_PX) + 1,) * inside.ndim, inside.shape)
-            near[wide] |= ndimage.distance_transform_edt(~inside[wide]) <= _GUARD_PX
-    return np.asarray(near & ~inside)
+            wide = _widened(box, (GUARD_REACH,) * inside.ndim, inside.shape)
+            close[wide] |= near(inside[wide])
+    return np.asarray(close & ~inside)
+
+
+def near(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels inside of organs or nearer to one than the guard band reaches; some pixel must be inside."""
+    return np.asarray(ndimage.distance_transform_edt(~inside) <= _GUARD_PX)
+
+
+def reach_of(blur_px: Blur, axes: int) -> tuple[int, ...]:
+    """Return how far a blur is followed along each axis, in pixels."""
+    return tuple(int(_TRUNCATE * s + 0.5) for s in np.broadcast_to(np.asarray(blur_px, dtype=float), (axes,)))
+
+
+def blurred(image: NDArray[Any], blur_px: Blur) -> FloatArray:
+    """Return an image blurred by a Gaussian, beyond whose edges there is nothing."""
+    sigma = np.broadcast_to(np.asarray(blur_px, dtype=float), (image.ndim,))
+    return np.asarray(
+        ndimage.gaussian_filter(image.astype(np.float64), sigma, mode="constant", truncate=_TRUNCATE), np.float64
+    )
 
 
 def _patches(organs: OrganMap, blur_px: Blur) -> Iterator[tuple[Box, FloatArray]]:
     """Yield where each organ's footprint lies and what it is there; it is zero elsewhere."""
     shape = organs.labels.shape
-    sigma = np.broadcast_to(np.asarray(blur_px, dtype=float), (len(shape),))
-    reach = tuple(int(_TRUNCATE * s + 0.5) for s in sigma)
+    reach = reach_of(blur_px, len(shape))
     boxes = ndimage.find_objects(organs.labels)
     for i, organ in enumerate(organs.organs):
         values = [value for value, name in organs.names.items() if name == organ]
@@ -143,7 +162,7 @@ def _patches(organs: OrganMap, blur_px: Blur) -> Iterator[tuple[Box, FloatArray]
         box = _widened(core, reach, shape)
         share = np.isin(organs.labels[box], values) if organs.fractions is None else organs.fractions[i][box]
         unit = share / share.sum()
-        yield box, ndimage.gaussian_filter(unit, sigma, mode="constant", truncate=_TRUNCATE) if any(reach) else unit
+        yield box, blurred(unit, blur_px) if any(reach) else unit
 
 
 def _dense(organs: OrganMap, blur_px: Blur) -> FloatArray:

@@ -27,9 +27,9 @@ _FWHM_TO_SIGMA = 1.0 / np.sqrt(8 * np.log(2))
 #: |correlation| of two organs' estimates from which they share one signal.
 _COLLINEAR = 0.9
 #: Standard deviations out of the background from which light is stray.
-_STRAY_SIGMA = 8.0
+STRAY_SIGMA = 8.0
 #: Share of a footprint's peak from which a bad pixel under it is a word about the organ.
-_TOUCHED = 0.01
+TOUCHED = 0.01
 #: Standard errors that a ray stands out by; suspects looked at one by one, in windows of so many pixels each way.
 _RAY_SIGMA, _MOST_SUSPECTS, _WINDOW_PX, _CORE_PX = 5.0, 16, 20, 3
 #: Reduced chi2 that is a misfit even where the noise was judged by the residuals.
@@ -254,7 +254,7 @@ def _fit(frame: Scan, model: FrameModel, valid: BoolArray, noise: Noise | None) 
             noise = noise_from_residual(expected, fit.residual, fit.used)
         if uniform and noise is not None:
             spread = np.sqrt(noise.variance(expected / scale)) * scale
-            valid = valid & ~(model.outside & (np.abs(fit.residual) > _STRAY_SIGMA * spread))
+            valid = valid & ~(model.outside & (np.abs(fit.residual) > STRAY_SIGMA * spread))
     assert fit is not None  # noqa: S101  the loop runs at least twice
     assert noise is not None  # noqa: S101  it was found in the loop
     return replace(fit, covariance=fit.covariance * noise.cluster,
@@ -473,7 +473,7 @@ def touched(footprints: Any, mask: BoolArray) -> BoolArray:
         return np.zeros(n, bool)
     row = np.repeat(np.arange(n), np.diff(footprints.indptr))
     peak = footprints.max(axis=1).toarray().ravel()
-    hit = mask.ravel()[footprints.indices] & (footprints.data > _TOUCHED * peak[row])
+    hit = mask.ravel()[footprints.indices] & (footprints.data > TOUCHED * peak[row])
     return np.bincount(row[hit], minlength=n) > 0
 
 

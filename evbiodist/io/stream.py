@@ -100,7 +100,7 @@ def slabs(scan: Scan, *, frame: int = 0, max_bytes: int = MAX_BYTES) -> Iterator
     at = tuple(int(i) for i in np.unravel_index(frame, leading)) if leading else ()
     slices, *plane = (int(v) for v in scan.counts.shape[-3:])
     held = max_bytes // (math.prod(plane) * scan.counts.dtype.itemsize)
-    step = _step(slices, held, _chunks(scan.counts)[-3])
+    step = _step(slices, held, chunks_of(scan.counts)[-3])
     pieces = ((z, min(z + step, slices)) for z in range(0, slices, step))
     jobs = ((a, f"slices {a + 1} to {b}", partial(_slices, scan, at, a, b)) for a, b in pieces)
     return _run(scan, jobs)
@@ -186,7 +186,7 @@ class AxesView(LazyArray):
         self._array, self._order = array, tuple(order)
         self.shape = tuple(int(array.shape[axis]) for axis in order)
         self.dtype = np.dtype(array.dtype)
-        self.chunks = tuple(int(_chunks(array)[axis]) for axis in order)
+        self.chunks = tuple(int(chunks_of(array)[axis]) for axis in order)
 
     def _take(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
         stored: list[int | slice] = [0] * self._array.ndim
@@ -301,14 +301,14 @@ def _boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[tuple[slic
         yield from ((slice(last, last + 1), *box) for box in _boxes(shape[1:], 0, stop - last * inner))
 
 
-def _chunks(counts: Any) -> tuple[int, ...]:
+def chunks_of(counts: Any) -> tuple[int, ...]:
     """Return the extent that is decoded at a time along each axis; 1 where an array says nothing."""
     return getattr(counts, "chunks", None) or (1,) * counts.ndim
 
 
 def _chunk_frames(counts: Any, leading: tuple[int, ...]) -> int:
     """Return how many neighbouring frames share chunks."""
-    for axis, extent in enumerate(_chunks(counts)[: len(leading)]):
+    for axis, extent in enumerate(chunks_of(counts)[: len(leading)]):
         if extent > 1:
             return min(extent, leading[axis]) * math.prod(leading[axis + 1 :])
     return 1

@@ -21,6 +21,7 @@ from evbiodist.batch.scans import outline_colour
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.io.ome_zarr import scan_level
 from evbiodist.io.scan import Scan
+from evbiodist.io.stream import LIMIT_BYTES
 
 if TYPE_CHECKING:
     from napari.types import FullLayerData
@@ -135,11 +136,15 @@ class OnDisk:
             at = keys.index(Ellipsis)
             keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
         keys += [slice(None)] * (self.ndim - len(keys))
-        plain = (
-            isinstance(k, int | np.integer) or (isinstance(k, slice) and (k.step is None or k.step > 0)) for k in keys
-        )
-        if not all(plain):
-            return np.asarray(self)[key]  # what is no plain part is read whole first
+        odd = [i for i, k in enumerate(keys) if not _is_plain(k)]
+        if len(odd) == 1 and np.ndim(keys[odd[0]]) == 1 and np.asarray(keys[odd[0]]).dtype.kind in "iu":
+            [at] = odd  # some planes of one axis: read one by one, and not all between them
+            planes = [np.asarray(self[(*keys[:at], int(i), *keys[at + 1 :])]) for i in keys[at]]
+            return np.stack(planes, axis=sum(isinstance(k, slice) for k in keys[:at]))
+        if odd:
+            if self.nbytes > LIMIT_BYTES:
+                raise IndexError(f"{self.nbytes / 2**30:.0f} GiB on disk can be indexed by whole numbers, slices and one list")
+            return np.asarray(self)[key]
         rest = iter(keys)
         part = copy.copy(self)
         part._part = tuple(p[next(rest)] if isinstance(p, range) else p for p in self._part)
@@ -151,6 +156,10 @@ class OnDisk:
         if not self._plain:
             read = (read.astype(np.float64) - self._offset[key]) * self._scale[key]
         return read if dtype is None else read.astype(dtype)
+
+
+def _is_plain(key: Any) -> bool:
+    return isinstance(key, int | np.integer) or (isinstance(key, slice) and (key.step is None or key.step > 0))
 
 
 def _signal(scan: Scan) -> Any:
