@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evbiodist.batch import journal, store
-from evbiodist.batch.animals import AnimalsTask, process_any
+from evbiodist.batch.animals import AnimalsTask
 from evbiodist.batch.engine import Engine, limits_for, one_thread, run_tasks
 from evbiodist.batch.inputs import at_rest, hash_inputs, told_twice
 from evbiodist.batch.scans import ScanResult, ScanTask
+from evbiodist.batch.volumes import run_steps
 from evbiodist.crossval.assay import AssayValidation, apply_assay, read_assay, validate_assays
 from evbiodist.crossval.compare import TABLES, Comparison, compare_labels
 from evbiodist.io.organ_tables import OrganTable
@@ -392,7 +393,11 @@ def _scans(
             "resumed": len(done),
         }
     )
-    for i, outcome in engine(process_any, [task for task, _ in work]):
+
+    def part(scan: str, finished: int, of: int) -> None:
+        tell({"event": "part", "name": scan, "done": finished, "total": of})
+
+    for i, outcome in run_steps(engine, [task for task, _ in work], out, [keys[0] for _, keys in work], part):
         keys = work[i][1]
         for key, result in zip(keys, outcome if isinstance(outcome, tuple) else [outcome] * len(keys), strict=True):
             record = records[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from evbiodist.imaging.spectra import read_spectra, split_bands
 from evbiodist.imaging.standards import fit_standards, read_standards
 from evbiodist.imaging.tray import SURE
 from evbiodist.imaging.unmix import unmix
+from evbiodist.imaging.volume import is_large
 from evbiodist.io.registry import read_scan
 from evbiodist.io.scan import Camera, FloatArray, Scan
 from evbiodist.study.flags import join, split
@@ -31,6 +32,7 @@ from evbiodist.study.model import VALUE_UNITS, ImagingSettings, Label, Observati
 from evbiodist.study.problems import UnreadableImage
 from evbiodist.study.vocabulary import STANDARD, WHOLE_BODY
 
+NOT_REGISTERED = "frames of volumes and of stacks that stay on disk cannot be registered yet; set register_by = 'none'"
 _PICTURE_PX = 360
 _OUTLINES = ((255, 99, 71), (64, 196, 255), (255, 214, 0), (124, 252, 0), (238, 130, 238), (255, 165, 0),
              (0, 250, 154), (255, 105, 180), (173, 216, 230), (240, 230, 140))  # fmt: skip
@@ -71,6 +73,10 @@ class ScanResult:
     pixels: str = ""
 
 
+class LargeVolume(Exception):  # noqa: N818  a turn to take, not an error
+    """The scan is a volume to be measured in pieces, see `evbiodist.batch.volumes`."""
+
+
 def load_scan(root: Path, record: ScanRecord) -> Scan:
     """Read a scan's image with what scans.csv says about it; the table wins over the file.
 
@@ -78,7 +84,7 @@ def load_scan(root: Path, record: ScanRecord) -> Scan:
     ------
     UnreadableImage : outside the study, missing or not readable.
     """
-    scan = read_scan(_file(root, record.file))
+    scan = read_scan(file_of(root, record.file))
     camera = Camera(*(given if given is not None else known for given, known in (
         (record.gain_e, scan.camera.gain_e), (record.read_noise_e, scan.camera.read_noise_e),
         (record.bias, scan.camera.bias), (record.saturation, scan.camera.saturation))))  # fmt: skip
@@ -90,11 +96,17 @@ def load_scan(root: Path, record: ScanRecord) -> Scan:
     if record.pixel_size_mm is not None:
         changes["pixel_size_mm"] = (record.pixel_size_mm, record.pixel_size_mm)
     if record.photograph:
-        changes["photograph"] = _plane(read_scan(_file(root, record.photograph)))
+        changes["photograph"] = _plane(read_scan(file_of(root, record.photograph)))
     return replace(scan, **changes)
 
 
-def _file(root: Path, name: str) -> Path:
+def file_of(root: Path, name: str) -> Path:
+    """Return where a file of the study lies.
+
+    Raises
+    ------
+    UnreadableImage : outside the study.
+    """
     path = inside(root, name)
     if path is None:
         raise UnreadableImage(name, "the path leads outside the study's folder; move the file into the study")
@@ -133,7 +145,7 @@ def label_image(root: Path, record: ScanRecord, scan: Scan, settings: ImagingSet
     if not settings.organ_labels:
         raise ValueError("a label image is given, but its pixel values have no names; "
                          "name them under [imaging.organ_labels]")  # fmt: skip
-    labels = read_scan(_file(root, record.organs or ""))
+    labels = read_scan(file_of(root, record.organs or ""))
     array = np.asarray(labels.counts[...])
     # pages of a plain TIFF are planes of a volume here, whatever the reader calls their axis
     shape = (*(n for n in array.shape[:-2] if n > 1), *array.shape[-2:])
@@ -150,17 +162,14 @@ def process(task: ScanTask) -> ScanResult:
     Raises
     ------
     ValueError : (or UnreadableImage) with the reason in words.
+    LargeVolume : it is to be measured in pieces.
     """
     scan = load_scan(task.root, task.record)
+    if is_large(scan):
+        raise LargeVolume
     organs = find_organs(task.root, task.record, scan, task.settings)
     animals = all(name.startswith("animal_") for name in organs.organs)
-    if len(task.record.subjects) != (len(organs.organs) if animals else 1):
-        raise ValueError(f"{len(task.record.subjects)} subjects are listed, but the {organs.origin} shows "
-                         f"{len(organs.organs) if animals else 1}; for several animals name the regions animal_1, animal_2, ... "
-                         "from left to right")  # fmt: skip
-    if STANDARD in organs.organs and task.settings.standard is None:
-        raise ValueError("a dose standard is marked, but what share of the dose it holds is not said; "
-                         "give [imaging.standard] pct_of_dose")  # fmt: skip
+    check_subjects(task, organs.organs, organs.origin)
     # animals side by side are measured whole, so blur between organs and a standard have no place there
     settings = task.settings.model_copy(update={"footprint": footprint_of(task, animals),
                                                 **({"standard": None} if animals else {})})  # fmt: skip
@@ -168,19 +177,45 @@ def process(task: ScanTask) -> ScanResult:
     if scan.extent("C") == 1 and scan.extent("T") > 1:
         frames, residual, said = _series(scan, organs, settings)
         warnings += said
-        rows = [_row(task, signals, i, animals, when)
-                for signals, when in zip(frames, _times(scan, task), strict=True) for i in range(len(signals.organs))]  # fmt: skip
     else:
-        signals = _single(task, scan, organs, settings)
+        frames = [_single(task, scan, organs, settings)]
         if scan.extent("C") > 1 and not _wavelengths(scan):
             warnings.append(f"it does not say the wavelengths of its {scan.extent('C')} bands; they were taken to be those of "
                             f"{settings.spectra}, in rising order; name them under bands in a sidecar")  # fmt: skip
-        rows = [_row(task, signals, i, animals, _times(scan, task)[0]) for i in range(len(signals.organs))]
-        residual = signals.fit.residual if scan.extent("C") == 1 else None
-    rows = _by_curve(task, [_named(row, organs) for row in rows])
+        residual = frames[0].fit.residual if scan.extent("C") == 1 else None
+    rows = by_curve(task, [_named(row, organs) for row in rows_of(task, scan, frames, animals)])
     warnings += organs.notes
     shown = picture(flat(scan), flat_map(organs), _flat(residual))
     return ScanResult(tuple(rows), shown, tuple(warnings), organs.organs, pixels=pixel_hash(scan))
+
+
+def check_subjects(task: ScanTask, organs: Sequence[str], origin: str) -> None:
+    """Refuse regions that are not those of the listed animals, and a dose standard of unknown content.
+
+    Raises
+    ------
+    ValueError : in words.
+    """
+    shown = len(organs) if all(name.startswith("animal_") for name in organs) else 1
+    if len(task.record.subjects) != shown:
+        raise ValueError(f"{len(task.record.subjects)} subjects are listed, but the {origin} shows "
+                         f"{shown}; for several animals name the regions animal_1, animal_2, ... "
+                         "from left to right")  # fmt: skip
+    if STANDARD in organs and task.settings.standard is None:
+        raise ValueError("a dose standard is marked, but what share of the dose it holds is not said; "
+                         "give [imaging.standard] pct_of_dose")  # fmt: skip
+
+
+def rows_of(task: ScanTask, scan: Scan, frames: Sequence[OrganSignals], animals: bool) -> list[Observation]:
+    """Return the observations of every organ in every frame.
+
+    Parameters
+    ----------
+    frames : signals of the organs, one a time.
+    animals : whether the organs are whole animals, numbered from left to right.
+    """
+    return [_row(task, signals, i, animals, when)
+            for signals, when in zip(frames, _times(scan, task), strict=True) for i in range(len(signals.organs))]  # fmt: skip
 
 
 def _single(task: ScanTask, scan: Scan, organs: OrganMap, settings: ImagingSettings) -> OrganSignals:
@@ -205,9 +240,7 @@ def _series(
         series = quantify_series(scan, organs, settings)
         return [series.frame(t) for t in range(len(series))], series.residual(scan, len(series) - 1), []
     if scan.lazy or "Z" in scan.axes:
-        raise ValueError(
-            "frames of volumes and of stacks that stay on disk cannot be registered yet; set register_by = 'none'"
-        )
+        raise ValueError(NOT_REGISTERED)
     moved = register_series(scan, settings.register_by)
     found = []
     for t in range(scan.extent("T")):
@@ -256,12 +289,17 @@ def _named(row: Observation, organs: OrganMap) -> Observation:
     return row.model_copy(update={"flags": join({*split(row.flags), "uncertain_name"})})
 
 
-def _by_curve(task: ScanTask, rows: list[Observation]) -> list[Observation]:
-    """Read amounts from the study's standard curve; values below its quantification limit are flagged."""
+def by_curve(task: ScanTask, rows: list[Observation]) -> list[Observation]:
+    """Read amounts from the study's standard curve; values below its quantification limit are flagged.
+
+    Raises
+    ------
+    ValueError : a curve in a unit that is none of a value's, or a value that it cannot turn into an amount.
+    """
     given = task.settings.curve
     if given is None:
         return rows
-    standards = read_standards(_file(task.root, given.file))
+    standards = read_standards(file_of(task.root, given.file))
     if standards.unit not in VALUE_UNITS:
         raise ValueError(f"{given.file} gives amounts in '{standards.unit}'; expected one of {', '.join(VALUE_UNITS)}")
     curve = fit_standards(standards, weights=given.weights, scale=given.scale, intercept=given.intercept,
@@ -359,7 +397,7 @@ def unmixed(task: ScanTask, scan: Scan, organs: OrganMap, settings: ImagingSetti
                          f"'{task.record.label}', or give one band a row")  # fmt: skip
     if scan.extent("T") > 1:
         raise ValueError("it holds several bands and times at once; give one time a row of scans.csv")
-    spectra = read_spectra(_file(task.root, settings.spectra))
+    spectra = read_spectra(file_of(task.root, settings.spectra))
     if task.record.label not in spectra.names:
         raise ValueError(f"{settings.spectra} has no spectrum of '{task.record.label}', only {', '.join(spectra.names)}; "
                          "name the column as the label")  # fmt: skip

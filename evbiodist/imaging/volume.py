@@ -39,7 +39,7 @@ from evbiodist.study.model import ImagingSettings
 #: From so many voxels a volume is measured in pieces; whole, it would need some GiB.
 LARGE = 1 << 24
 #: Voxels that are read at once, and that are worked on at once.
-_TILE, _BLOCK = 1 << 24, 1 << 21
+_TILE, _BLOCK = 1 << 23, 1 << 21
 #: Slices that noise and background are first judged on, and the edge of what is looked at of each.
 _SLICES, _WINDOW = 8, 1024
 #: Voxels of background from which its spread is worth something.
@@ -400,7 +400,7 @@ def _blurred_sums(
 def _patches(around: NDArray[np.int16], core: Box, plan: Survey, n: int) -> Iterator[tuple[int, Box, FloatArray]]:
     """Yield the number of every organ whose light reaches the core, where in the core, and its blurred outline there."""
     reach = reach_of(plan.blur_px, 3)
-    boxes: list[Box | None] = ndimage.find_objects(around + 1, max_label=n)
+    boxes: Sequence[Box | None] = ndimage.find_objects(around + 1, max_label=n)
     for k, box in enumerate(boxes):
         if box is None:
             continue

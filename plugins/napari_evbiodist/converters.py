@@ -143,7 +143,9 @@ class OnDisk:
             return np.stack(planes, axis=sum(isinstance(k, slice) for k in keys[:at]))
         if odd:
             if self.nbytes > LIMIT_BYTES:
-                raise IndexError(f"{self.nbytes / 2**30:.0f} GiB on disk can be indexed by whole numbers, slices and one list")
+                raise IndexError(
+                    f"{self.nbytes / 2**30:.0f} GiB on disk can be indexed by whole numbers, slices and one list"
+                )
             return np.asarray(self)[key]
         rest = iter(keys)
         part = copy.copy(self)

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evbiodist.batch.animals import process_any
 from evbiodist.batch.child import Child
 from evbiodist.batch.scans import find_organs
+from evbiodist.batch.volumes import through
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.io.scan import Scan
 from evbiodist.study.model import ImagingSettings, ScanRecord
@@ -100,7 +100,7 @@ def measure(works: Sequence[Work], *, tell: Callable[[tuple[int, Any]], None]) -
     """Measure scans one after the other and tell (position, result or exception) of each."""
     for position, work in enumerate(works):
         try:
-            outcome: Any = process_any(work.task)
+            outcome: Any = through(work.task)
         except Exception as err:  # one scan's failure is told, never the end of the others
             outcome = err
         tell((position, outcome))

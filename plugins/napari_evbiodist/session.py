@@ -21,10 +21,11 @@ import tomli_w
 from pydantic import ValidationError
 
 from evbiodist.batch import pipeline, store
-from evbiodist.batch.animals import AnimalsTask, process_any
+from evbiodist.batch.animals import AnimalsTask
 from evbiodist.batch.engine import run_tasks
 from evbiodist.batch.inputs import told_twice
 from evbiodist.batch.scans import ScanResult, ScanTask, find_organs, label_image, load_scan
+from evbiodist.batch.volumes import through
 from evbiodist.imaging.organs import OrganMap, from_label_image
 from evbiodist.io.registry import read_scan, reader_for
 from evbiodist.io.scan import Scan
@@ -466,7 +467,7 @@ class Session:
         """
         self.record(scan)
         for work in self.pending([scan]):
-            [(_, outcome)] = run_tasks(process_any, [work.task])
+            [(_, outcome)] = run_tasks(through, [work.task])
             self.take(work, outcome)
         result = self._done[scan]
         if isinstance(result, BaseException):
@@ -509,7 +510,7 @@ class Session:
         return told_twice(rows, pixels)[0]
 
     def take(self, work: Work, outcome: Any) -> None:
-        """Take what ``process_any(work.task)`` gave, or the exception that it raised; outdated work is left aside."""
+        """Take what ``through(work.task)`` gave, or the exception that it raised; outdated work is left aside."""
         if (
             any(self.record(r.scan) != r for r in work.members)
             or pipeline.task_of(self.study, work.members) != work.task

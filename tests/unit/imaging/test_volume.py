@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from evbiodist.imaging.footprints import near
 from evbiodist.imaging.organs import OrganMap
 from evbiodist.imaging.quantify import quantify
 from evbiodist.imaging.volume import Sums, VolumeOrgans, added, quantify_volume, shares, survey, tiles
@@ -277,3 +278,12 @@ def test_a_scale_from_voxel_to_voxel_is_refused():
     flat = Scan("a", None, scan.counts, "ZYX", scale=np.linspace(1, 2, 44))
     with pytest.raises(ValueError, match="scale of a differs from voxel to voxel"):
         quantify_volume(flat, VolumeOrgans(labels, NAMES, flat.frame_shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (20, 30), (1, 50), (12, 15, 17), (2, 2, 40), (3, 60, 2)])
+def test_the_guard_band_is_a_ball_around_organs(shape):
+    random = np.random.default_rng(sum(shape))
+    for share in (0.0, 0.01, 0.3):
+        inside = random.random(shape) < share
+        expected = ndimage.distance_transform_edt(~inside) <= 3.5 if inside.any() else inside
+        assert np.array_equal(near(inside), expected)
