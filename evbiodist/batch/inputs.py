@@ -75,7 +75,7 @@ def at_rest(study: Study, record: ScanRecord, before: Mapping[str, str]) -> Unre
 
 
 def pixel_hash(scan: Scan) -> str:
-    """Return the SHA-256 of an image's pixels as stored, empty for one that stays on disk.
+    """Return the SHA-256 of an image's pixels as stored, empty for one that stays on disk: its file's serves there.
 
     Examples
     --------

@@ -421,7 +421,7 @@ def _scans(
             failures.append(
                 _failure(records[key], ValueError(f"{animal}: {reason}")) | {"what": "animal", "subject": animal}
             )
-    rows, doubts = told_twice(rows, ((records[key], str(done[key].get("pixels", ""))) for key in done))
+    rows, doubts = told_twice(rows, ((records[k], str(done[k].get("pixels") or hashes.get(records[k].file, ""))) for k in done))
     notes += doubts
     _write_index(out, done, records)
     return rows, sorted(failures, key=lambda f: (f["name"], f["subject"])), notes, hashes

@@ -548,7 +548,7 @@ def picture(scan: Scan, organs: OrganMap, residual: NDArray[Any] | None = None) 
     gap = np.full((size[1], 6, 3), 255, np.uint8)
     joined = np.hstack([part for panel in done for part in (gap, panel)][1:])
     out = io.BytesIO()
-    Image.fromarray(joined).save(out, "PNG", compress_level=4)
+    Image.fromarray(joined).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
