@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evbiodist.batch.engine import Engine, one_thread
-from evbiodist.batch.pipeline import Progress, RunResult, run_study
+from evbiodist.batch.pipeline import RunResult, run_study
+from evbiodist.batch.progress import Progress
 from evbiodist.crossval.assay import AssayValidation, apply_assay
 from evbiodist.crossval.compare import TABLES, compare_labels
 from evbiodist.kinetics.analyse import Dosing, Dosings

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from evbiodist.kinetics.models.graph import ParameterSpec
 
 DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+#: Scans from which checking their files is worth lines of its own.
+_MANY = 1000
 
 
 class Tell:
@@ -59,33 +61,52 @@ class Tell:
         elif self.quiet:
             yield lambda event: None
         elif sys.stdout.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                          TextColumn("{task.fields[failed]}")) as bar:  # fmt: skip
-                task = bar.add_task("scans", total=None, failed="")
+            from evbiodist.batch.progress import rate_in_words, span_in_words
+
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                       TextColumn("{task.fields[pace]}", markup=False))  # fmt: skip
+            with Progress(*columns) as bar:
+                task = bar.add_task("scans", total=None, pace="")
 
                 def show(event: Mapping[str, Any]) -> None:
-                    failed = f"{event['failed']} failed" if event.get("failed") else ""
-                    name = _STEPS.get(str(event["event"]), str(event["event"]))
-                    bar.update(task, description=name, completed=event["done"], total=event["total"], failed=failed)
+                    words = [f"{event['failed']} failed"] if event.get("failed") else []
+                    if event.get("rate_per_s") is not None and event["done"] < event["total"]:
+                        words += [rate_in_words(event["rate_per_s"]), f"{span_in_words(event['eta_s'])} left"]
+                    name = (
+                        str(event["name"]) if event["event"] == "part" else _STEPS.get(event["event"], event["event"])
+                    )
+                    bar.update(
+                        task, description=name, completed=event["done"], total=event["total"], pace=", ".join(words)
+                    )
 
                 yield show
         else:
             yield _plain
 
 
-_STEPS = {"scan": "scans", "nca": "NCA", "fitted": "models", "compared": "labels", "written": "written"}
+_STEPS = {
+    "inputs": "files",
+    "scan": "scans",
+    "nca": "NCA",
+    "fitted": "models",
+    "compared": "labels",
+    "written": "written",
+}
 
 
 def _plain(event: Mapping[str, Any]) -> None:
-    """Print a line every tenth of the scans, and one for every other step."""
+    """Print a line every tenth of the scans (or of a volume's parts), and one for every other step."""
+    from evbiodist.batch.progress import in_words
+
     done, total = int(event["done"]), int(event["total"])
-    if event["event"] != "scan":
+    if event["event"] == "inputs" and total < _MANY:
+        return
+    if event["event"] not in ("inputs", "scan", "part"):
         click.echo(f"{_STEPS.get(str(event['event']), event['event'])}: done")
     elif total and (done == total or done % max(1, total // 10) == 0):
-        failed = f", {event['failed']} failed" if event.get("failed") else ""
-        click.echo(f"scans: {done} of {total}{failed}")
+        click.echo(in_words(event))
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,7 @@ from evbiodist.batch import journal, store
 from evbiodist.batch.animals import AnimalsTask
 from evbiodist.batch.engine import Engine, limits_for, one_thread, run_tasks
 from evbiodist.batch.inputs import at_rest, hash_inputs, told_twice
+from evbiodist.batch.progress import Pace, Progress
 from evbiodist.batch.scans import ScanResult, ScanTask
 from evbiodist.batch.volumes import run_steps
 from evbiodist.crossval.assay import AssayValidation, apply_assay, read_assay, validate_assays
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 FAILURE_COLUMNS = ("what", "name", "subject", "label", "file", "reason")
 CURVE_COLUMNS = ("study", "group", "label", "organ", "model", "time_h", "value", "low", "high", "unit")
-Progress = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +256,7 @@ def run_study(
     InputError : an observations table that cannot be used.
     FolderBusyError, NoRoomError : the result folder is taken or cannot be written.
     """
-    tell = progress or (lambda event: None)
+    tell: Progress = Pace(progress) if progress else (lambda event: None)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tables, problems = check_tables(study)
     problems += [*unknown_models(study), *assays_of(study)[1]]
@@ -371,8 +371,10 @@ def _scans(
     failures: list[dict[str, Any]] = []
     hashes: dict[str, str] = {}
     work: list[tuple[ScanTask | AnimalsTask, tuple[str, ...]]] = []
-    for members in together(study):
+    groups = together(study)
+    for checked, members in enumerate(groups, 1):
         readable = [r for r in members if _readable(study, r, hashes, failures)]
+        tell({"event": "inputs", "done": checked, "total": len(groups)})
         if not readable:
             continue
         task = task_of(study, readable)
@@ -421,7 +423,9 @@ def _scans(
             failures.append(
                 _failure(records[key], ValueError(f"{animal}: {reason}")) | {"what": "animal", "subject": animal}
             )
-    rows, doubts = told_twice(rows, ((records[k], str(done[k].get("pixels") or hashes.get(records[k].file, ""))) for k in done))
+    rows, doubts = told_twice(
+        rows, ((records[k], str(done[k].get("pixels") or hashes.get(records[k].file, ""))) for k in done)
+    )
     notes += doubts
     _write_index(out, done, records)
     return rows, sorted(failures, key=lambda f: (f["name"], f["subject"])), notes, hashes

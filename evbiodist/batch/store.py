@@ -7,10 +7,12 @@ takes up where the last one ended and changed input recomputes what depends on i
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -56,8 +58,17 @@ def write_bytes(path: Path, data: bytes) -> None:
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise NoRoomError(f"{path.name} ({len(data):,} bytes) cannot be written to '{path.parent.name}': "
+        raise NoRoomError(f"{path.name} ({len(data):,} bytes{_free(path.parent, err)}) cannot be written to '{path.parent.name}': "
                           f"{err.strerror or err}; free some room or choose another --out") from err  # fmt: skip
+
+
+def _free(folder: Path, err: OSError) -> str:
+    """Return how much room there is, where that is what is wrong."""
+    if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    with contextlib.suppress(OSError):
+        return f", {shutil.disk_usage(folder).free:,} free"
+    return ""
 
 
 @contextlib.contextmanager

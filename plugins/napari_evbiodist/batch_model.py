@@ -16,6 +16,8 @@ from napari_evbiodist.session import Session
 SHOWN = ("parameters", *TABLES, "failures")
 #: What a run does after each of its steps.
 _NEXT = {
+    "inputs": "checking files",
+    "part": "measuring a large volume",
     "nca": "fitting models",
     "fitted": "comparing labels",
     "compared": "writing tables",

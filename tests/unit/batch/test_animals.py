@@ -150,7 +150,7 @@ def test_a_run_that_is_taken_up_gives_the_same_bytes(study, result, tmp_path):
     (out / "observations.csv").unlink()
     events = []
     run_study(load_study(study), out, quantify_only=True, progress=events.append)
-    assert events[0]["resumed"] == 4
+    assert [e["resumed"] for e in events if "resumed" in e] == [4]
     assert result_bytes(out) == before
 
 

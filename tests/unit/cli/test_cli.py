@@ -104,7 +104,7 @@ def test_run_with_a_failed_scan_is_status_1(small_study, tmp_path):
     result = call("run", study, "--out", tmp_path / "out", "--json")
     assert result.exit_code == 1, result.output
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert events[0]["event"] == "scan"
+    assert [e["event"] for e in events if e["event"] in ("inputs", "scan")][-1] == "scan"
     assert any(e["event"] == "message" and e.get("failed") == 1 for e in events)
     failures = pd.read_csv(tmp_path / "out" / "failures.csv")
     assert list(failures["name"]) == [name]
