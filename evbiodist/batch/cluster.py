@@ -6,8 +6,9 @@ A scheduler runs whatever arrives: unless it is on this machine, the connection 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -118,16 +119,20 @@ def run_on_cluster(
 
         rest = iter(range(len(tasks)))
         place: dict[Any, int] = {}
+        threads = [1]
 
         def send() -> list[Any]:
-            for i in rest:
-                future = client.submit(_alone, function, tasks[i], limits, pure=False)
-                place[future.key] = i
-                return [future]
-            return []
+            """Keep enough tasks under way for the workers there are now; those of a queue come and go."""
+            with suppress(OSError):  # a scheduler that is gone shows in what was sent to it
+                threads[0] = sum(client.nthreads().values())
+            wanted = max(_AHEAD * threads[0], _AHEAD) - len(place)
+            sent = []
+            for i in itertools.islice(rest, max(wanted, 0)):
+                sent.append(client.submit(_alone, function, tasks[i], limits, pure=False))
+                place[sent[-1].key] = i
+            return sent
 
-        first = [f for _ in range(max(_AHEAD * sum(client.nthreads().values()), _AHEAD)) for f in send()]
-        under_way = as_completed(first, loop=client.loop)
+        under_way = as_completed(send(), loop=client.loop)
         for future in under_way:
             error = future.exception()
             if isinstance(error, CancelledError) or future.status in ("cancelled", "lost"):
@@ -139,8 +144,7 @@ def run_on_cluster(
                 )
             yield place.pop(future.key), future.result() if error is None else error
             future.release()
-            for another in send():
-                under_way.add(another)
+            under_way.update(send())
 
 
 def _alone(function: Callable[[Any], Any], task: Any, limits: Limits | None) -> Any:

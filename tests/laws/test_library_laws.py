@@ -74,8 +74,10 @@ def test_a_step_of_isolation_is_named_once_and_for_all(text):
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_source_cell_or_a_sentence(text):
-    if text.strip() and text.strip().isprintable():
-        assert Vesicles(source_cell=text).source_cell == text.strip()
+    blank = "".join(c for c in text if c.isspace() and c not in "\x1c\x1d\x1e\x1f")  # Python's own idea of white space
+    trimmed = text.strip(blank)
+    if trimmed and trimmed.isprintable():
+        assert Vesicles(source_cell=text).source_cell == trimmed
     else:
         with pytest.raises(ValueError, match="source_cell"):
             Vesicles(source_cell=text)

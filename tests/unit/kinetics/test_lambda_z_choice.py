@@ -233,7 +233,7 @@ def test_a_choice_that_nothing_follows_is_told():
         ({"times_h": (4, 8)}, "at least 3 different times"),
         ({"times_h": (4, 8, 8)}, "at least 3 different times"),
         ({"times_h": (4, 8, 24, 24)}, "each of them once"),
-        ({"times_h": (0, 8, 24)}, "greater than 0"),
+        ({"times_h": (-1, 8, 24)}, "greater than or equal to 0"),
         ({"times_h": (4, 8, math.inf)}, "finite"),
         ({"times_h": (4, 8, math.nan)}, "times_h"),
         ({"why": "  "}, "whoever reads the number will ask"),
