@@ -52,6 +52,7 @@ def main():
         with tempfile.TemporaryDirectory() as name:
             study = copy_sample(DEMO, Path(name) / "demo")
             about = {**os.environ, "NAPARI_CONFIG": str(Path(name) / "settings.yaml")}
+            about.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed, modules are compiled once
             begin = time.time()
             done = subprocess.run(
                 [sys.executable, "-c", _WATCHED, str(study)], env=about, capture_output=True, text=True

@@ -680,6 +680,44 @@ def view(files: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.option("--out", default=".", show_default=True, type=click.Path(), help="Folder for the report.")
+@click.option("--area", "areas", multiple=True, help="Check this area only; may be given again.")
+@click.option("--full", is_flag=True, help="Also run the sample study with one process and with two: minutes.")
+@_common
+def validate(out: str, areas: tuple[str, ...], full: bool, quiet: bool, as_json: bool) -> None:
+    """Compute numbers that others printed again on this machine, and write a dated report; status 1 when one differs."""
+    from evbiodist.validation.checks import run_checks, same_bytes
+    from evbiodist.validation.report import Machine, rows_of, write_validation
+
+    tell = Tell(as_json, quiet)
+    with tell.progress() as progress:
+        checks = run_checks(
+            areas, lambda name, done, total: progress({"event": "part", "name": name, "done": done, "total": total})
+        )
+    if full:
+        import tempfile
+
+        from evbiodist.sample import DEMO, copy_sample
+
+        tell.line("running the sample study with one process and with two")
+        with tempfile.TemporaryDirectory() as folder:
+            checks += same_bytes(copy_sample(DEMO, Path(folder) / "demo"))
+    paths = write_validation(out, checks, Machine.here())
+    for row in rows_of(checks):
+        if not row["passed"]:
+            found = (
+                row["reason"]
+                or f"{row['ours']:.10g} instead of {row['outside']:.10g}, tolerance {row['tolerance']:.2g}"
+            )
+            tell.line(f"differs: {row['area']}, {row['what']}: {found}", check=row)
+    failed = sum(not c.passed for c in checks)
+    count = len({c.area for c in checks})
+    tell.line(f"{len(checks) - failed} of {len(checks)} numbers in {count} areas agree; the report, with what it proves and what not, "
+              f"is {paths[0]}", checks=len(checks), failed=failed, report=str(paths[0]))  # fmt: skip
+    sys.exit(SOME_FAILED if failed else DONE)
+
+
+@main.command()
 def doctor() -> None:
     """Print versions, optional parts, and the command that installs what is missing."""
     import platform
