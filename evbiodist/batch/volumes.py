@@ -29,19 +29,8 @@ from evbiodist.batch.scans import (
 )
 from evbiodist.imaging.footprints import Box
 from evbiodist.imaging.organs import OrganMap
-from evbiodist.imaging.volume import (
-    Stage,
-    Sums,
-    Survey,
-    VolumeOrgans,
-    VolumeSignals,
-    added,
-    begin,
-    go_on,
-    shares,
-    survey,
-    tiles,
-)
+from evbiodist.imaging.pieces import Sums, Survey, VolumeOrgans, added, shares, survey, tiles
+from evbiodist.imaging.volume import Stage, VolumeSignals, begin, go_on
 from evbiodist.io.registry import read_scan
 from evbiodist.io.scan import Scan
 from evbiodist.io.stream import AxesView

@@ -56,6 +56,17 @@ INDOMETH_PRINTED = {
     "vss": [35.0889819320671, 19.0228850663434, 12.4353503871431, 17.2181012106944, 22.5106043781483, 16.0767950958536],
 }
 
+WINNONLIN_LOG = ("WinNonlin 6.3, 'Final Parameters', linear up and logarithmic down, seven decimals; NonCompart-tests, "
+                 "validation.md")  # fmt: skip
+INDOMETH_PRINTED_LOG = {
+    "auclast": [2.0098984, 3.2028878, 3.4743971, 2.7483832, 2.3983736, 3.2908266],
+    "aucinf_obs": [2.3257135, 3.4675431, 3.6640188, 2.9020789, 2.6357645, 3.5454087],
+    "aumclast": [3.3047961, 6.4131687, 5.0552993, 4.4049718, 3.7472994, 5.5904206],
+    "mrt_inf": [3.365032, 2.7125665, 1.9164006, 2.057835, 2.498579, 2.3543721],
+    "cl": [10.7493892, 7.2097158, 6.8231092, 8.6145142, 9.4849143, 7.0513732],
+    "vss": [36.1720388, 19.5568334, 13.0758105, 17.727249, 23.698808, 16.6015562],
+}
+
 #: Response, predictor, second start, certified values, certified standard deviations, residual sum of squares.
 NIST = (
     "NIST/ITL Statistical Reference Datasets, nonlinear regression (itl.nist.gov/div898/strd), certified to 11 digits"
@@ -192,6 +203,6 @@ YORK_WY = [1, 1.8, 4, 8, 20, 20, 70, 70, 100, 500]
 SPARSE_TIMES = [0, 1, 2, 4, 6, 10, 24]
 SPARSE: list[list[float]] = [[0, 0, 0], [1.75, 2.2, 1.58], [3.03, 1.98, 2.22], [3.54, 2.84, 2.55], [4.63, 2.99, 1.52],
                              [3.34, 1.3, 1.22], [0.3, 0.0421, 0.231]]  # fmt: skip
-#: Half-lives in h of the Decay Data Evaluation Project (lnhb.fr), independent of the ICRP-107 table in use.
-HALF_LIVES_H = {"99mTc": 6.0067, "111In": 67.318, "18F": 1.8290, "68Ga": 1.1305, "64Cu": 12.7004, "89Zr": 78.42, "124I": 100.224,
-                "125I": 1425.3, "131I": 192.56}  # fmt: skip
+#: Half-lives in h as charts of nuclides print them (IAEA LiveChart, NNDC NuDat), to three or four digits.
+HALF_LIVES_H = {"99mTc": 6.01, "111In": 67.3, "123I": 13.22, "18F": 1.829, "68Ga": 1.13, "64Cu": 12.7, "89Zr": 78.4, "124I": 100.2,
+                "125I": 1426, "131I": 192.5, "177Lu": 159.5}  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evbiodist.batch.store import csv_bytes, write_bytes
-from evbiodist.validation.checks import Check
+from evbiodist.validation.checks import AREAS, Check
 
 COLUMNS = ("area", "what", "outside", "ours", "difference", "tolerance", "why", "passed", "source", "reason")
 _LIBRARIES = ("numpy", "scipy", "pandas", "scikit-image", "tifffile", "lmfit", "zarr")
@@ -31,6 +31,8 @@ PROVES_NOT = (
     "(docs/coverage.md).",
     "That the joint model of labels is the right one for yours: its coverage, and where it fails, stand in "
     "docs/crossval_coverage.md.",
+    "Parts that have no number in this list (graphical PET methods and maps, populations, saturable and whole-body models, "
+    "unmixing, registration, DICOM, NIfTI and the instruments' own files among them); the tests of the source code hold those.",
     "Anything about other settings or data than those listed. No number here is a claim of clinical fitness or of compliance "
     "with any regulation.",
 )
@@ -42,7 +44,7 @@ class Machine:
 
     Parameters
     ----------
-    date : UTC, to the second; evbiodist : version; files : SHA-256 over all installed Python files of the package.
+    date : UTC, to the second; evbiodist : version; files : SHA-256 over all installed files of the package.
     python, system, processor : as Python tells them; cpus : that are there.
     libraries : versions by name; blas : libraries of linear algebra that are loaded.
     """
@@ -84,7 +86,7 @@ def _version(name: str) -> str:
 
 
 def installed_files() -> str:
-    """Return the SHA-256 over the names and bytes of all Python and data files of the installed package."""
+    """Return the SHA-256 over the names and bytes of all files of the package, as they lie here."""
     import evbiodist
 
     root, digest = Path(evbiodist.__file__).parent, hashlib.sha256()
@@ -100,7 +102,7 @@ def rows_of(checks: Sequence[Check]) -> list[dict[str, Any]]:
 
 
 def write_validation(folder: str | Path, checks: Sequence[Check], machine: Machine) -> tuple[Path, ...]:
-    """Write validation_<date>.html, .csv and .json.
+    """Write validation_<date>_<time>.html, .csv and .json; the time is UTC, and an earlier report stays.
 
     Parameters
     ----------
@@ -111,13 +113,14 @@ def write_validation(folder: str | Path, checks: Sequence[Check], machine: Machi
     ------
     NoRoomError : the folder cannot be written.
     """
-    stem = f"validation_{machine.date[:10]}"
+    stem = f"validation_{machine.date[:19].replace('T', '_').replace(':', '')}"
     rows = rows_of(checks)
-    document = {"machine": asdict(machine), "checks": rows, "proves": PROVES, "proves_not": PROVES_NOT}
+    document = {"machine": asdict(machine), "checks": rows, "left_out": left_out(checks), "proves": PROVES,
+                "proves_not": PROVES_NOT}  # fmt: skip
     contents = {
         ".html": render(checks, machine).encode(),
         ".csv": csv_bytes(rows, COLUMNS),
-        ".json": (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(),
+        ".json": (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
     }
     paths = tuple(Path(folder) / f"{stem}{end}" for end in contents)
     for path, data in zip(paths, contents.values(), strict=True):
@@ -139,7 +142,12 @@ def render(checks: Sequence[Check], machine: Machine) -> str:
                for name in areas for mine in [[c for c in checks if c.area == name]]]  # fmt: skip
     template = environment.get_template("validation.html.j2")
     return template.render(machine=machine, checks=checks, areas=areas, summary=summary, failed=[c for c in checks if not c.passed],
-                           proves=PROVES, proves_not=PROVES_NOT)  # fmt: skip
+                           left_out=left_out(checks), proves=PROVES, proves_not=PROVES_NOT)  # fmt: skip
+
+
+def left_out(checks: Sequence[Check]) -> list[str]:
+    """Return the areas that were not checked this time."""
+    return [name for name in AREAS if name not in {c.area for c in checks}]
 
 
 def _worst(checks: Sequence[Check]) -> float | None:

@@ -13,7 +13,7 @@ from evbiodist.batch.engine import limits_for, run_tasks
 from evbiodist.batch.pipeline import run_study, task_of
 from evbiodist.batch.scans import process
 from evbiodist.batch.volumes import Split, step, through
-from evbiodist.imaging import volume
+from evbiodist.imaging import pieces, volume
 from evbiodist.io.ome_zarr import write_ome_zarr
 from evbiodist.io.scan import Camera, Scan
 from evbiodist.study.load import load_study
@@ -65,8 +65,8 @@ def make(folder: Path, imaging: str = "") -> Path:
 def small(monkeypatch):
     """Let volumes of this size count as large, and cut them often."""
     monkeypatch.setattr(volume, "LARGE", 1000)
-    monkeypatch.setattr(volumes, "tiles", partial(volume.tiles, voxels=8 * 32 * 32))
-    monkeypatch.setattr(volumes, "shares", partial(volume.shares, voxels=10_000))
+    monkeypatch.setattr(volumes, "tiles", partial(pieces.tiles, voxels=8 * 32 * 32))
+    monkeypatch.setattr(volumes, "shares", partial(pieces.shares, voxels=10_000))
 
 
 def here(function, tasks, seen=None, stop_after=None):

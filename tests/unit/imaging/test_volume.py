@@ -8,8 +8,9 @@ from scipy import ndimage
 
 from evbiodist.imaging.footprints import near
 from evbiodist.imaging.organs import OrganMap
+from evbiodist.imaging.pieces import Sums, VolumeOrgans, added, shares, survey, tiles
 from evbiodist.imaging.quantify import quantify
-from evbiodist.imaging.volume import Sums, VolumeOrgans, added, quantify_volume, shares, survey, tiles
+from evbiodist.imaging.volume import quantify_volume
 from evbiodist.io.scan import Camera, Scan
 from evbiodist.study.model import ImagingSettings, StandardSettings
 
@@ -116,7 +117,7 @@ def test_the_result_does_not_depend_on_how_the_volume_is_cut(monkeypatch, settin
         (997, 300, 1),
         (20_000, 1760, 30_000),
     ):
-        monkeypatch.setattr("evbiodist.imaging.volume._BLOCK", block)
+        monkeypatch.setattr("evbiodist.imaging.pieces._BLOCK", block)
         cut = shares(tiles(scan, tile), share)
 
         def run(plan, _, cut=cut):

@@ -37,7 +37,7 @@ def test_many_numbers_of_many_areas_agree(written):
 def test_the_report_is_dated_and_names_the_machine_the_sources_and_the_limits(written):
     out, _ = written
     [page], [table], [document] = (list(out.glob(f"validation_*.{end}")) for end in ("html", "csv", "json"))
-    assert re.fullmatch(r"validation_\d{4}-\d\d-\d\d", page.stem)
+    assert re.fullmatch(r"validation_\d{4}-\d\d-\d\d_\d{6}", page.stem)
     assert page.stem == table.stem == document.stem
     text, held = page.read_text(), json.loads(document.read_text())
     machine = held["machine"]
@@ -81,8 +81,17 @@ def test_a_wrong_formula_is_named_and_the_status_says_so(tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert "differs: radioactive decay, half-life of 18F, h: 110 instead of 1.829" in done.output
     text = next(tmp_path.glob("*.html")).read_text()
-    assert "1 of 14 numbers differ" in text
+    assert re.search(r"[1-3] of 18 numbers differ", text)
     assert "should not be used" in text
+
+
+def test_a_wrong_trapezoid_is_noticed(monkeypatch):
+    from evbiodist.kinetics.nca import choices
+
+    monkeypatch.setattr(choices, "_may_bend", lambda method, before, c, past_peak: c < 0)  # every piece is straight
+    failed = [c.what for c in run_checks(["non-compartmental analysis"]) if not c.passed]
+    assert failed
+    assert all("default rule" in what for what in failed)
 
 
 def test_an_area_that_breaks_fails_and_the_others_go_on(tmp_path, monkeypatch):
@@ -93,8 +102,12 @@ def test_an_area_that_breaks_fails_and_the_others_go_on(tmp_path, monkeypatch):
     done = call("--out", tmp_path, "--area", "consensus", "--area", "radioactive decay")
     assert done.exit_code == 1
     assert "consensus, the check itself: ImportError: no module named nothing" in done.output
-    assert "9 of 10 numbers" in done.output
+    assert "13 of 14 numbers" in done.output
     assert "Traceback" not in done.output
+    page, document = (next(tmp_path.glob(f"*.{end}")).read_text() for end in ("html", "json"))
+    assert "Not checked this time" in page
+    assert "sparse sampling" in json.loads(document)["left_out"]
+    assert "NaN" not in document
 
 
 def test_wrong_areas_and_folders_are_sentences(tmp_path):
