@@ -58,10 +58,10 @@ def test_panels_that_were_opened_and_closed_leave_nothing(make_napari_viewer, fe
         settle()
         finish(qtbot, bench)
         before, told, threads = widgets(), listeners(bench), threading.active_count()
-        panels = [open_and_close(viewer, panel_class) for _ in range(5)]
+        panels = [open_and_close(viewer, panel_class) for _ in range(3)]
         finish(qtbot, bench)
         settle()
-        assert [panel() for panel in panels] == [None] * 5, title
+        assert [panel() for panel in panels] == [None] * 3, title
         assert widgets() - before == Counter(), title
         assert listeners(bench) == told, title
         assert threading.active_count() <= threads, title
