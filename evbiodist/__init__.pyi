@@ -54,6 +54,7 @@ from .kinetics.nca.nca import nca as nca
 from .kinetics.nca.nca import nca_batch as nca_batch
 from .kinetics.population.mixed import mixed_effects as mixed_effects
 from .kinetics.population.two_stage import two_stage as two_stage
+from .report.exports.registry import export as export
 from .report.fit_plots import fit_plots as fit_plots
 from .study.estimate import Estimate as Estimate
 from .study.load import load_study as load_study

@@ -589,6 +589,46 @@ def report(directory: str, quiet: bool, as_json: bool) -> None:
 
 @main.command()
 @click.argument("directory", metavar="DIR")
+@click.option(
+    "--format",
+    "name",
+    required=True,
+    metavar="FORMAT",
+    help="Which form; evbiodist export DIR --format list names them.",
+)
+@click.option(
+    "--out", default=None, type=click.Path(), help="Folder for the files; exports/FORMAT in DIR when left out."
+)
+@click.option(
+    "--set", "chosen", multiple=True, metavar="KEY=VALUE", help="What the form can be told; may be given again."
+)
+@_common
+def export(directory: str, name: str, out: str | None, chosen: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    """Write the results in DIR in the form another program, an archive or an authority takes."""
+    from evbiodist.report.exports.registry import EXPORTS
+    from evbiodist.report.exports.registry import export as write
+
+    tell = Tell(as_json, quiet)
+    if name == "list":
+        for form in EXPORTS.values():
+            tell.line(f"{form.name:<10}{form.title}: {form.purpose}", format=form.name)
+            for key, meaning in form.options.items():
+                tell.line(f"{'':<10}--set {key}=...: {meaning}", format=form.name, option=key)
+        return
+    wrong = [text for text in chosen if not text.partition("=")[1]]
+    if wrong:
+        raise ValueError(f"--set {wrong[0]}: expected KEY=VALUE, such as --set width=double")
+    paths, notes = write(
+        directory, name, out, **{key: value for key, _, value in (text.partition("=") for text in chosen)}
+    )
+    for note in notes:
+        tell.line(f"note: {note}", note=note)
+    folder = Path(out) if out else Path(directory) / "exports" / name
+    tell.line(f"{len(paths)} file{'s' * (len(paths) != 1)} in {folder}", files=[str(p) for p in paths])
+
+
+@main.command()
+@click.argument("directory", metavar="DIR")
 @click.option("--study", "root", default=None, help="Folder of the study, where it lies elsewhere now.")
 @click.option("--head", default=None, help="Hash that the journal ended with when you noted it.")
 @_common

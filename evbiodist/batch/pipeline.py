@@ -649,6 +649,7 @@ def describe(study: Study, result: RunResult) -> dict[str, Any]:
         "vesicles": study.vesicles.model_dump(mode="json", exclude_none=True) if study.vesicles else {},
         "labels": {k: v.model_dump(mode="json", exclude_none=True) for k, v in study.labels.items()},
         "groups": [groups[k] for k in sorted(groups)],
+        "subjects": [s.model_dump(mode="json", exclude_none=True) for s in study.subjects],
         "scans": len(study.scans),
         "settings": study.settings.model_dump(mode="json"),
         "sources": [s.model_dump(mode="json") for s in study.observation_sources],

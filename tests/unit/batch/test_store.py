@@ -22,7 +22,9 @@ def test_cells_are_safe_and_numbers_are_whole():
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     store.write_bytes(tmp_path / "a.csv", b"old")
     monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(store.NoRoomError, match=r"a.csv \(3 bytes, [\d,]+ free\) cannot be written .* No space left on device"):
+    with pytest.raises(
+        store.NoRoomError, match=r"a.csv \(3 bytes, [\d,]+ free\) cannot be written .* No space left on device"
+    ):
         store.write_bytes(tmp_path / "a.csv", b"new")
     assert (tmp_path / "a.csv").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
