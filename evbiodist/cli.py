@@ -385,8 +385,8 @@ def _save(out: str, name: str, rows: Sequence[Mapping[str, Any]], columns: Seque
 )
 def nca(**given: Any) -> None:
     """Turn observations (TABLE, result folder or study) into NCA parameters."""
-    from evbiodist.batch.pipeline import kinetics
-    from evbiodist.kinetics.analyse import PARAMETER_COLUMNS
+    from evbiodist.batch.pipeline import frame_of, kinetics
+    from evbiodist.kinetics.analyse import PARAMETER_COLUMNS, unused_choices
 
     tell = Tell(given["as_json"], given["quiet"])
     entry = _enter(given, tell)
@@ -395,7 +395,10 @@ def nca(**given: Any) -> None:
                          partial=tuple(_span(text) for text in given["partial"]) or None,
                          refuse_extrap=given["refuse_extrap"] or None, models=())  # fmt: skip
     rows, _, _ = kinetics(entry.observations, entry.dosing, settings, lambda e: None, pool=given["sparse"])
+    for note in unused_choices(frame_of(entry.observations), settings.kinetics, pool=given["sparse"]):
+        tell.line(f"note: {note}", note=note)
     _save(given["out"], "parameters", rows, PARAMETER_COLUMNS, tell)
+    sys.exit(DONE if any(r["value"] == r["value"] for r in rows) else SOME_FAILED)
 
 
 def _span(text: str) -> tuple[float, float]:

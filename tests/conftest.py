@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,21 +24,40 @@ def ivis_click() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A digital study with all four labels: 4 times, 2 animals, and one followed in vivo."""
-    from evbiodist.phantom.study import Design, write_study
+def made_once(tmp_path_factory: pytest.TempPathFactory):
+    """Return a function that makes a folder once for all test processes of a session; whoever comes first makes it."""
+    from filelock import FileLock
 
-    folder = tmp_path_factory.mktemp("small")
-    return write_study(folder, 7, Design(times_h=(0.083, 0.5, 4.0, 24.0), animals=2)).parent
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                unfinished = shared / f"{name}.unfinished"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def small_results(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_study(made_once) -> Path:
+    """A digital study with all four labels: 4 times, 2 animals, and one followed in vivo."""
+    from evbiodist.phantom.study import Design, write_study
+
+    return made_once("small", lambda folder: write_study(folder, 7, Design(times_h=(0.083, 0.5, 4.0, 24.0), animals=2)))
+
+
+@pytest.fixture(scope="session")
+def small_results(small_study: Path, made_once) -> Path:
     import evbiodist as ev
 
-    out = tmp_path_factory.mktemp("results")
-    ev.run(small_study, out)
-    return out
+    return made_once("results", lambda out: ev.run(small_study, out))
 
 
 @pytest.fixture

@@ -493,6 +493,11 @@ def _tissue_ratio(
     )
 
 
+def _values_at(curve: Curve, place: int) -> int:
+    """Return how many animals a value of a curve is of; one value where its table does not say."""
+    return int(curve.n[place]) if curve.pooled and not np.isnan(curve.n[place]) else 1
+
+
 def _tissue_set(
     curve: Curve, unit: str, blood: Mapping[tuple[str, ...], tuple[Curve, pd.DataFrame]], dosing: Dosing,
     settings: KineticsSettings,
@@ -508,7 +513,7 @@ def _tissue_set(
         at = np.flatnonzero(~curve.below & (curve.value == e.value))
         if at.size:
             e = _widen(e, float(curve.systematic[at[0]]), math.inf, settings.level)
-            e = replace(e, n=int(curve.n[at[0]]) if curve.pooled else 1)
+            e = replace(e, n=_values_at(curve, at[0]))
         found.append(e)
     partner = blood.get(curve.animals, (None, None))[0]
     if partner is not None and (~partner.below).sum() > 2:
@@ -533,7 +538,7 @@ def _first_clearance(
                              level=settings.level).estimate("uptake_clearance", 0, 0)  # fmt: skip
     except ValueError as err:
         return Estimate("uptake_clearance", method="amount over the area in blood until then", reason=str(err))
-    e = replace(e, method=f"{e.method}, at {curve.time_h[at[0]]:g} h", n=int(curve.n[at[0]]) if curve.pooled else 1)
+    e = replace(e, method=f"{e.method}, at {curve.time_h[at[0]]:g} h", n=_values_at(curve, at[0]))
     return _widen(e, abs(e.value) * float(curve.systematic[at[0]] / curve.value[at[0]]), math.inf, settings.level)
 
 

@@ -94,5 +94,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     "did you mean 'label'?"
     """
     known = sorted(known)
+    if not known:
+        return "there is none to name here"
     hit = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean '{hit[0]}'?" if hit else "known: " + ", ".join(known)

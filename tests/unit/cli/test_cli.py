@@ -134,6 +134,25 @@ def test_nca_from_a_counter_table(tmp_path):
     assert table.loc[("liver", "kp_auc"), "value"] > 1
 
 
+def test_shares_of_the_dose_without_a_number_of_animals_are_analysed(tmp_path):
+    """The smallest table there is: no errors, no n, and shares of the dose, of which peak and last are asked."""
+    (tmp_path / "t.csv").write_text("organ,h0.5,h2,h8\nliver,3,4,5\nblood,9,4,1\n")
+    result = call("nca", tmp_path / "t.csv", "--unit", "pct_id", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output + result.stderr
+    table = pd.read_csv(tmp_path / "out" / "parameters.csv").set_index(["organ", "parameter"])
+    assert table.loc[("liver", "peak_pct_id"), "value"] == 5
+    assert table.loc[("liver", "peak_pct_id"), "n"] == 1
+
+
+def test_without_any_value_the_status_says_so(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "subject,label,organ,time_h,value,unit,lloq,below_lloq\na,x,liver,1,,pct_id,1,yes\n"
+    )
+    result = call("nca", tmp_path / "t.csv", "--out", tmp_path / "out")
+    assert result.exit_code == 1, result.output + result.stderr
+    assert "without a value" in result.stdout
+
+
 def test_fit_and_crossval_from_a_result_folder(small_results, tmp_path):
     fitted = call("fit", small_results, "--model", "two_compartment_iv", "--out", tmp_path)
     assert fitted.exit_code == 1  # the in-vivo arms have no blood, and say so
