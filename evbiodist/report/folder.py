@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,3 +74,17 @@ def read_results(path: str | Path) -> ResultFolder:
 
 def _damaged(file: Path, err: Exception) -> Problem:
     return Problem(file.name, f"{type(err).__name__}: {err}", "the file as a run wrote it", "run the study again")
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """Return what provenance.json of a result folder says; nothing where the run has not ended."""
+    try:
+        found = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def rows_of(table: pd.DataFrame) -> Iterator[Any]:
+    """Yield the rows of a table, a value a column as attributes; a table without rows may lack its columns."""
+    yield from table.itertuples()
