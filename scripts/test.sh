@@ -5,16 +5,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages="xvfb xauth libegl1 libgl1 libglx-mesa0 libgl1-mesa-dri libopengl0 libdbus-1-3 libfontconfig1 libxkbcommon-x11-0
+packages="chromium chromium-driver xvfb xauth libegl1 libgl1 libglx-mesa0 libgl1-mesa-dri libopengl0 libdbus-1-3 libfontconfig1 libxkbcommon-x11-0
 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xkb1"
 missing=$(for p in $packages; do dpkg -s "$p" >/dev/null 2>&1 || echo "$p"; done)
 if [ -n "$missing" ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing system packages for the viewer's tests: $(echo $missing)"
+    echo "installing system packages for the tests in a viewer and a browser: $(echo $missing)"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-upgrade $missing >/dev/null
   else
-    echo "the viewer's tests need these system packages; install them and run this again:" >&2
+    echo "the tests in a viewer and a browser need these system packages; install them and run this again:" >&2
     echo "  sudo apt-get install -y --no-install-recommends $(echo $missing)" >&2
     exit 1
   fi
@@ -22,6 +22,9 @@ fi
 
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+# The validator of RO-Crates needs another rich than napari does, so it has an environment of its own.
+[ -x .venv-outside/bin/python ] || "${PYTHON:-python3}" -m venv .venv-outside
+.venv-outside/bin/python -m pip install --quiet --disable-pip-version-check roc-validator rocrate
 
 echo "lint, types, layers"
 .venv/bin/ruff check --quiet .

@@ -70,7 +70,7 @@ EXPORTS: dict[str, Export] = {
         Export("bids", "BIDS-PET derivatives", "time-activity curves as BIDS names them", "bids"),
         Export("sbml", "SBML of the fitted models", "tellurium, COPASI, libRoadRunner: model and parameters", "sbml"),
         Export("crate", "RO-Crate with a Frictionless data package", "archives: the results described for people and machines",
-               "crate"),
+               "crate", options={"license": "address of the licence the data are under"}),
         Export("figures", "figure files", "papers: every figure as SVG, PDF and PNG in a journal's width", "figure_files"),
     )
 }  # fmt: skip
