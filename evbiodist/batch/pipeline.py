@@ -27,6 +27,7 @@ from evbiodist.batch.scans import ScanResult, ScanTask
 from evbiodist.batch.volumes import run_steps
 from evbiodist.crossval.assay import AssayValidation, apply_assay, read_assay, validate_assays
 from evbiodist.crossval.compare import TABLES, Comparison, compare_labels
+from evbiodist.crossval.groups import COMPARISON_COLUMNS, compare_groups
 from evbiodist.io.organ_tables import OrganTable
 from evbiodist.io.registry import read_table
 from evbiodist.kinetics.analyse import (
@@ -64,7 +65,7 @@ class RunResult:
     Parameters
     ----------
     out : the result folder.
-    observations, parameters, failures, curves : rows as written to the CSV files.
+    observations, parameters, failures, curves, comparisons : rows as written to the CSV files.
     comparison : of the labels, a list of rows for every table of `evbiodist.crossval.compare.TABLES`.
     notes : sentences about the inputs (what is missing, odd or refused).
     """
@@ -76,6 +77,7 @@ class RunResult:
     failures: list[dict[str, Any]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def agreement(self) -> list[dict[str, Any]]:
@@ -97,7 +99,7 @@ class RunResult:
         import pandas as pd
 
         columns = {"observations": OBSERVATION_COLUMNS, "parameters": PARAMETER_COLUMNS, "failures": FAILURE_COLUMNS,
-                   "curves": CURVE_COLUMNS, **TABLES}  # fmt: skip
+                   "curves": CURVE_COLUMNS, "comparisons": COMPARISON_COLUMNS, **TABLES}  # fmt: skip
         if table not in columns:
             raise ValueError(f"'{table}' is not a table of the results; known: {', '.join(columns)}")
         return pd.DataFrame(getattr(self.comparison if table in TABLES else self, table), columns=list(columns[table]))
@@ -274,7 +276,7 @@ def run_study(
         notes += [f"{t.path.name}: {note}" for t in tables for note in t.notes]
         result = analyse(study, scanned, tables, quantify_only=quantify_only, tell=tell)
         result = RunResult(out, result.observations, result.parameters, result.comparison, failures, result.curves,
-                           [*notes, *result.notes, *result.comparison.notes])  # fmt: skip
+                           [*notes, *result.notes, *result.comparison.notes], result.comparisons)  # fmt: skip
         _write(study, result, hashes, started, quantify_only)
         log.add("written", {"provenance.json": store.sha256(out / "provenance.json"), "failed": len(failures)})
         tell({"event": "written", "done": 1, "total": 1})
@@ -297,9 +299,11 @@ def analyse(
         return RunResult(None, observations)
     parameters, curves, fits = kinetics_of(study, observations, tell)
     comparison = comparison_of(study, observations, parameters, fits)
+    groups = compare_groups(frame_of(observations), parameters, [s.model_dump() for s in study.subjects], study.settings.groups,
+                            level=study.settings.kinetics.level)  # fmt: skip
     tell({"event": "compared", "done": 1, "total": 1})
-    notes = unused_choices(frame_of(observations), study.settings.kinetics)
-    return RunResult(None, observations, parameters, comparison, [], curves, notes)
+    notes = [*unused_choices(frame_of(observations), study.settings.kinetics), *groups.notes]
+    return RunResult(None, observations, parameters, comparison, [], curves, notes, groups.rows)
 
 
 def kinetics_of(
@@ -592,9 +596,10 @@ def _write(study: Study, result: RunResult, hashes: dict[str, str], started: str
         "failures": (result.failures, FAILURE_COLUMNS),
     }
     if not quantify_only:
-        tables |= {"parameters": (result.parameters, PARAMETER_COLUMNS), "curves": (result.curves, CURVE_COLUMNS)}
+        tables |= {"parameters": (result.parameters, PARAMETER_COLUMNS), "curves": (result.curves, CURVE_COLUMNS),
+                   "comparisons": (result.comparisons, COMPARISON_COLUMNS)}  # fmt: skip
         tables |= {name: (getattr(result.comparison, name), columns) for name, columns in TABLES.items()}
-    for name in ("parameters", "curves", *TABLES):
+    for name in ("parameters", "curves", "comparisons", *TABLES):
         if name not in tables:  # what an earlier, longer run left does not belong to these observations
             (out / f"{name}.csv").unlink(missing_ok=True)
             (out / "report.html").unlink(missing_ok=True)

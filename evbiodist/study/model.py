@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from evbiodist.study import units
 from evbiodist.study.constants import isotopes
+from evbiodist.study.group_settings import GroupSettings
 from evbiodist.study.labels import fill, label_model
 from evbiodist.study.priors import Prior, read_priors
 from evbiodist.study.problems import nearest
@@ -397,6 +398,7 @@ class Settings(_Frozen):
     corrections: CorrectionSettings = CorrectionSettings()
     kinetics: KineticsSettings = KineticsSettings()
     crossval: CrossvalSettings = CrossvalSettings()
+    groups: GroupSettings = GroupSettings()
 
 
 class Tables(_Frozen):
