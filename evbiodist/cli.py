@@ -275,6 +275,31 @@ def info(files: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("folder", metavar="STUDY", type=click.Path(file_okay=False))
+@click.option(
+    "--from",
+    "source",
+    default=None,
+    type=click.Path(),
+    help="An organ table to start from, or a folder of images in STUDY.",
+)
+@click.option("--name", default="", help="Name of the study; the folder's name when left out.")
+@_common
+def new(folder: str, source: str | None, name: str, quiet: bool, as_json: bool) -> None:
+    """Write a commented study.toml and its tables into folder STUDY, filled as far as its images or a table tell."""
+    from evbiodist.batch.new_study import new_study
+
+    tell, made = Tell(as_json, quiet), new_study(folder, source, name=name)
+    for note in made.notes:
+        tell.line(f"note: {note}", note=note)
+    written = ", ".join(p.name for p in made.files)
+    tell.line(
+        f"{written} in {made.folder}; {made.scans} images listed", files=[str(p) for p in made.files], scans=made.scans
+    )
+    tell.line(f"next: fill the blanks, then evbiodist check {made.folder}")
+
+
+@main.command()
 @click.argument("study")
 @_common
 def check(study: str, quiet: bool, as_json: bool) -> None:
@@ -761,30 +786,32 @@ def validate(out: str, areas: tuple[str, ...], full: bool, quiet: bool, as_json:
 
 
 @main.command()
-def doctor() -> None:
-    """Print versions, optional parts, and the command that installs what is missing."""
-    import platform
-    import shutil
-    from importlib.metadata import PackageNotFoundError, version
+@click.option("--json", "as_json", is_flag=True, help="JSON lines for machines.")
+def doctor(as_json: bool) -> None:
+    """Print versions, optional parts, this machine, and the command that installs what is missing; status 2 when it cannot run."""
+    from evbiodist.doctor import examine
 
-    click.echo(f"evbiodist {version('evbiodist')}, Python {platform.python_version()}, {platform.system()}")
-    missing = []
-    for package, extra, purpose in _PARTS:
-        try:
-            click.echo(f"  {package:<20}{version(package):<16}{purpose}")
-        except PackageNotFoundError:
-            missing.append(package)
-            command = f"pip install 'evbiodist[{extra}]'" if extra else "pip install --force-reinstall evbiodist"
-            click.echo(f"  {package:<20}{'missing':<16}{purpose}: {command}")
-    free = shutil.disk_usage(Path.cwd()).free / 2**30
-    click.echo(f"  {'disk':<20}{free:.0f} GiB free")
-    sys.exit(DONE if not any(p == m and not e for m in missing for p, e, _ in _PARTS) else UNUSABLE)
+    tell, found = Tell(as_json), examine()
+    for f in found:
+        tell.line(
+            f"  {f.name:<20}{f.value:<18}{f.words}" if f.indented else f.words,
+            check=f.name,
+            found=f.value,
+            fine=f.fine,
+            said=f.words,
+        )
+    sys.exit(DONE if all(f.fine for f in found) else UNUSABLE)
 
 
-_PARTS = (
-    ("numpy", "", "arrays"), ("scipy", "", "numerics"), ("pandas", "", "tables"), ("scikit-image", "", "segmentation"),
-    ("tifffile", "", "TIFF"), ("imagecodecs", "", "compressed TIFF"), ("lmfit", "", "fitting"), ("pydantic", "", "studies"),
-    ("pint", "", "units"), ("altair", "", "figures"), ("vl-convert-python", "", "figures as SVG"),
-    ("duckdb", "library", "the library of studies"),
-    ("napari", "napari", "the viewer plugin"), ("PySide6-Essentials", "all", "a window for the viewer"),
-)  # fmt: skip
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the lines that complete commands, options and files in a SHELL.
+
+    bash: evbiodist completion bash >> ~/.bashrc. zsh: the same into ~/.zshrc. fish: into ~/.config/fish/completions/evbiodist.fish.
+    """
+    from click.shell_completion import get_completion_class
+
+    known = get_completion_class(shell)
+    assert known is not None  # noqa: S101  click.Choice lets only its own shells through
+    click.echo(known(main, {}, "evbiodist", "_EVBIODIST_COMPLETE").source())
