@@ -22,9 +22,9 @@ fi
 
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
-# The validator of RO-Crates needs another rich than napari does, so it has an environment of its own.
+# Outside programs have an environment of their own: the validator of RO-Crates needs another rich than napari does.
 [ -x .venv-outside/bin/python ] || "${PYTHON:-python3}" -m venv .venv-outside
-.venv-outside/bin/python -m pip install --quiet --disable-pip-version-check roc-validator rocrate
+.venv-outside/bin/python -m pip install --quiet --disable-pip-version-check roc-validator rocrate snakemake
 
 echo "lint, types, layers"
 .venv/bin/ruff check --quiet .
