@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 OWN = "local"
 #: Tasks under way for each thread of a worker: enough that none waits, few enough that results do not pile up.
 _AHEAD = 4
+#: How long a scheduler may take to answer.
+_PATIENCE = "20s"
 
 
 class ClusterError(ValueError):
@@ -173,7 +175,7 @@ def _client(scheduler: Scheduler, workers: int, limits: Limits | None) -> Iterat
         security = Security(tls_ca_file=scheduler.ca, tls_client_cert=scheduler.certificate, tls_client_key=scheduler.key,
                             require_encryption=True) if scheduler.ca else None  # fmt: skip
         try:
-            client = Client(scheduler.address, security=security, timeout="20s", set_as_default=False)
+            client = Client(scheduler.address, security=security, timeout=_PATIENCE, set_as_default=False)
         except (OSError, ValueError) as err:
             raise ClusterError(f"no scheduler answers at {scheduler.address} ({str(err).splitlines()[0]}); start one with: dask "
                                "scheduler") from err  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from evbiodist.batch import cluster
 from evbiodist.batch.cluster import OWN, ClusterError, Scheduler, run_on_cluster
 from evbiodist.batch.pipeline import run_study
 from evbiodist.cli import main
@@ -132,7 +133,8 @@ def test_a_scheduler_that_is_gone_is_a_sentence_and_what_was_done_is_kept(grid):
             pass
 
 
-def test_nobody_there_is_a_sentence_by_the_command(tmp_path):
+def test_nobody_there_is_a_sentence_by_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", "2s")
     write_study(tmp_path / "study", 4, Design(times_h=(0.1, 1.0, 5.0), animals=1, in_vivo=False, labels=LABELS[1:2]))
     options = ["--out", str(tmp_path / "out"), "--scheduler"]
     result = CliRunner().invoke(main, ["quantify", str(tmp_path / "study"), *options, "tcp://192.0.2.1:8786"])

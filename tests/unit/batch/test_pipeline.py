@@ -103,8 +103,8 @@ def test_workers_and_settings_toml_give_the_same_bytes(tiny, tiny_run, tmp_path)
 
 
 def test_killed_and_run_again_gives_the_same_bytes(tiny, tiny_run, tmp_path):
-    """Killed with few scans done, half of them, nearly all, and while curves are fitted."""
-    for scans in (1, 6, 11, 12):
+    """Killed with half of the scans done, and while curves are fitted; benchmarks/kills.py kills at a hundred moments."""
+    for scans in (6, 12):
         command = [sys.executable, "-m", "evbiodist", "run", str(tiny), "--out", str(tmp_path / "killed"), "--quiet"]
         process = subprocess.Popen(command)
         while len(list((tmp_path / "killed" / "scans").glob("*.json"))) < scans:

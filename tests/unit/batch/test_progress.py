@@ -12,7 +12,7 @@ from evbiodist.study.load import load_study
 
 
 def command(study, out, *more):
-    return [sys.executable, "-m", "evbiodist", "run", str(study / "study.toml"), "--out", str(out), *more]
+    return [sys.executable, "-m", "evbiodist", "quantify", str(study / "study.toml"), "--out", str(out), *more]
 
 
 def test_rate_and_time_left_follow_the_work_of_this_run_alone():
