@@ -24,7 +24,7 @@ _TITLES = {"study": "study.toml of evbiodist", "subjects": "A row of subjects.cs
 
 
 def schema(name: str) -> dict[str, Any]:
-    """Return the published schema of study.toml (``study``) or of a row of one of its tables.
+    """Return the published schema of study.toml (``study``), or of a row of one of its tables or of the results'.
 
     Raises
     ------
@@ -32,26 +32,32 @@ def schema(name: str) -> dict[str, Any]:
 
     Examples
     --------
-    >>> schema("masses")["required"]
-    ['subject', 'organ', 'mass_g']
+    >>> schema("masses")["required"], schema("parameters")["properties"]["ci_low"]["type"]
+    (['subject', 'organ', 'mass_g'], ['number', 'null'])
     """
-    if name not in _MODELS:
-        raise ValueError(f"there is no schema '{name}'; {nearest(name, _MODELS)}")
-    text = (files("evbiodist") / "data" / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
+    folder = files("evbiodist") / "data" / "schemas"
+    known = {f.name.removesuffix(".schema.json"): f for f in folder.iterdir() if f.name.endswith(".schema.json")}
+    if name not in known:
+        raise ValueError(f"there is no schema '{name}'; {nearest(name, known)}")
+    found: dict[str, Any] = json.loads(known[name].read_text(encoding="utf-8"))
     return found
 
 
 def make_schemas() -> dict[str, dict[str, Any]]:
-    """Return the schemas by name, as `scripts/write_schemas.py` publishes them."""
+    """Return the schemas of a study's own files by name; `scripts/write_schemas.py` adds those of the results."""
     made = {}
     for name, model in _MODELS.items():
         found = model.model_json_schema()
         if name == "study":
             _as_files_are_written(found)
         found["title"] = _TITLES[name]
-        made[name] = {"$schema": _DIALECT, "$id": f"urn:evbiodist:schema:{name}", **found}
+        made[name] = headed(name, found)
     return made
+
+
+def headed(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with its dialect and identifier."""
+    return {"$schema": _DIALECT, "$id": f"urn:evbiodist:schema:{name}", **found}
 
 
 def _as_files_are_written(found: dict[str, Any]) -> None:

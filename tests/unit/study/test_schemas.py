@@ -14,8 +14,14 @@ from evbiodist.study.load import load_study
 from evbiodist.study.schemas import for_cells, schema
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = ("study", "subjects", "scans", "masses", "observations")
+NAMES = sorted(p.name.removesuffix(".schema.json") for p in (ROOT / "evbiodist" / "data" / "schemas").iterdir())
 STUDIES = sorted(p.parent for p in sample_data().rglob("study.toml"))
+
+
+def test_every_table_of_a_study_and_of_the_results_has_one():
+    from evbiodist.report.exports.columns import columns
+
+    assert set(NAMES) == {"study", "masses", *columns()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,6 +67,17 @@ def test_sample_studies_are_valid(study):
 def test_wrong_rows_are_refused(name, row, about):
     errors = [e.message for e in Draft202012Validator(schema(name)).iter_errors(for_cells(row))]
     assert any(about in text for text in errors)
+
+
+def test_rows_of_a_run_are_valid(small_results):
+    from evbiodist.report.exports.columns import tables_of
+    from evbiodist.report.folder import read_results
+
+    for name, table in tables_of(read_results(small_results)).items():
+        if name not in ("subjects", "scans", "observations"):
+            check = Draft202012Validator(schema(name))
+            rows = json.loads(table.head(40).to_json(orient="records"))
+            assert [e.message for row in rows for e in check.iter_errors(row)] == [], name
 
 
 def test_unknown_keys_of_a_study_are_refused():
