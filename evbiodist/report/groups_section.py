@@ -18,16 +18,20 @@ _SHOWN = 60
 
 
 def group_sections(results: ResultFolder) -> list[dict[str, Any]]:
-    """Return a section for every pair of arms with one label; none where nothing was compared."""
+    """Return a section for every pair of arms with one label that was named or could be tested."""
     table = results.tables.get("comparisons")
     if table is None or not len(table):
         return []
     level = 100 * results.study["settings"]["kinetics"]["level"]
     organ = results.study["settings"]["crossval"]["organ"]
+    chosen = results.study["settings"].get("groups", {})
+    asked = bool(chosen.get("compare") or chosen.get("reference"))
     found = []
     for place, rows in table.groupby(["study", "contrast", "within", "label", "arm_a", "arm_b"], sort=False):
         _, contrast, within, label, a, b = (str(p) for p in place)
         where = f" in {within}" if within else ""
+        if not asked and rows["p"].isna().all():
+            continue  # a pair that nobody named and nothing can be said of
         rows = rows.sort_values("p_adjusted", kind="stable", na_position="last")
         kind = "" if contrast == "group" else f"{contrast}: "
         found.append({"title": f"{kind}{a} over {b}, {label}{where}", "sentence": _sentence(rows, a, b, organ, level),

@@ -12,13 +12,13 @@ from evbiodist.report.folder import ResultFolder
 from evbiodist.report.groups_section import group_sections
 
 
-def folder(tmp_path, rows):
+def folder(tmp_path, rows, **chosen):
     blank = dict.fromkeys(COMPARISON_COLUMNS, math.nan)
     words = dict.fromkeys(("within", "flags", "reason", "method"), "")
     base = {**blank, **words, "study": "s", "contrast": "group", "label": "DiR", "arm_a": "RVG", "arm_b": "plain", "n_a": 4, "n_b": 4,
             "value_a": 2.0, "value_b": 1.0, "unit": "pct_id*h", "quantity": "auc", "family": "2 areas, holm"}  # fmt: skip
     table = pd.DataFrame([base | r for r in rows], columns=list(COMPARISON_COLUMNS))
-    study = {"settings": {"kinetics": {"level": 0.95}, "crossval": {"organ": "brain"}}}
+    study = {"settings": {"kinetics": {"level": 0.95}, "crossval": {"organ": "brain"}, "groups": chosen}}
     return ResultFolder(tmp_path, {"comparisons": table}, study)
 
 
@@ -41,7 +41,8 @@ def test_odd_names_and_missing_numbers_are_shown(tmp_path):
         "organ": "tumour",
         "reason": "one animal in an arm, so nothing says how much animals differ",
     }
-    (found,) = group_sections(folder(tmp_path, [odd]))
+    assert group_sections(folder(tmp_path, [odd])) == []  # nobody named the pair, and nothing can be said of it
+    (found,) = group_sections(folder(tmp_path, [odd], reference="plain"))
     assert found["title"].startswith("<b>&\"' over plain")  # the template escapes it
     assert "one animal in an arm" in found["sentence"]
     assert found["svg"] == ""
