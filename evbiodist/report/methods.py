@@ -397,6 +397,22 @@ def _across(results: ResultFolder) -> Iterable[str]:
         yield f"Its predictions were tested by leaving out one at a time: {names(left)}."
 
 
+def _groups(results: ResultFolder) -> Iterable[str]:
+    """Say how groups were compared, where a comparison has a p-value."""
+    p = column(table(results, "comparisons"), "p")
+    if not len(p) or p.isna().all():
+        return
+    rows = table(results, "comparisons")
+    rows = rows[rows["p"].notna()]
+    kinds = names({str(k) for k in rows["contrast"]})
+    yield (f"Animals with the same label were compared by {kinds} with Welch's test on the logarithm{_cite('welch')}, areas of animals "
+           f"sampled one by one after Bailer{_cite('bailer')}; effect sizes are Hedges' g{_cite('hedges')}.")  # fmt: skip
+    how = setting(results, "groups", "multiplicity")
+    if how in ("holm", "bh"):
+        whose = "Holm" if how == "holm" else "Benjamini and Hochberg"
+        yield f"P-values were adjusted over values, areas and parameters of each label after {whose}{_cite(how)}; intervals were not."
+
+
 def _software(results: ResultFolder) -> Iterable[str]:
     told = provenance(results.path)
     if not told.get("evbiodist"):
@@ -436,5 +452,6 @@ def _gaps(results: ResultFolder) -> Iterable[str]:
 _SECTIONS: tuple[tuple[str, Callable[[ResultFolder], Iterable[str]]], ...] = (
     ("Animals and design", _design), ("Vesicles", _vesicles), ("Labels", _labels), ("Image analysis", _images),
     ("Tables of values", _tables), ("Corrections", _corrections), ("Non-compartmental analysis", _nca),
-    ("Compartment models", _models), ("Comparison of labels", _across), ("Software", _software),
+    ("Compartment models", _models), ("Comparison of labels", _across),
+    ("Comparison of groups", _groups), ("Software", _software),
 )  # fmt: skip

@@ -70,12 +70,14 @@ def full(tmp_path):
         "kinetics": {"method": "linear", "level": 0.95, "max_extrap_pct": 20.0, "blq": "pknca", "fit_blq": "m3", "loss": "huber",
                      "fit_scale": "log", "weights": "pooled", "fixed": {"v": 1.9}},
         "crossval": {"scale": "log", "model": "plasma_with_organs"},
+        "groups": {"multiplicity": "holm"},
     }  # fmt: skip
     consensus = pd.DataFrame({"method": ["random effects (PM, Hartung-Knapp)", "joint label model, profile interval"]})
     tables = {"observations": seen(below_lloq="yes", vessel_blood=0.1, flags="decay_corrected"), "agreement": AGREEMENT,
               "parameters": parameters(("nca", "lambda_z", "pooled"), ("nca", "aucinf_obs", "pooled"),
                                           ("two_compartment_iv", "v", "pooled")),
               "ranks": pd.DataFrame({"kendall_w": [0.9]}), "consensus": consensus,
+              "comparisons": pd.DataFrame({"contrast": ["group", "sex"], "p": [0.01, 0.2]}),
               "left_out": pd.DataFrame({"kind": ["label"]}), "scans": pd.DataFrame({"kind": ["ex_vivo"]})}  # fmt: skip
     return folder(tmp_path, tables, species="mouse", scans=2, settings=told, groups=[group(), group(label="B")],
                   labels={"A": LABELS["A"], "111In": {"kind": "radioactive", "isotope": "111In", "half_life_h": 67.313}},
@@ -87,7 +89,7 @@ def test_every_step_that_was_done_is_told(tmp_path):
     found = methods(full(tmp_path))
     assert [p.title for p in found.paragraphs] == [
         "Animals and design", "Vesicles", "Labels", "Image analysis", "Tables of values", "Corrections", "Non-compartmental analysis",
-        "Compartment models", "Comparison of labels", "Software"]  # fmt: skip
+        "Compartment models", "Comparison of labels", "Comparison of groups", "Software"]  # fmt: skip
     told = "\n".join(p.text for p in found.paragraphs)
     for sentence in (
         "Groups were treated, A: 4 animals (2 female, 2 male); treated, B: 4 animals (2 female, 2 male).",
@@ -117,6 +119,7 @@ def test_every_reference_is_cited_somewhere_or_kept_for_one(tmp_path):
         "ev_track",
         "scikit-image",
         "scipy",
+        "bh",
     }
 
 
@@ -125,6 +128,8 @@ def test_every_reference_is_cited_somewhere_or_kept_for_one(tmp_path):
     ({"consensus": pd.DataFrame()}, "random effects"),
     ({"consensus": pd.DataFrame({"method": ["arithmetic mean"]})}, "joint model"),
     ({"ranks": pd.DataFrame()}, "Kendall"),
+    ({"comparisons": pd.DataFrame()}, "Welch"),
+    ({"comparisons": pd.DataFrame({"contrast": ["group"], "p": [float("nan")]})}, "Holm"),
     ({"left_out": pd.DataFrame()}, "leaving out"),
     ({"parameters": pd.DataFrame()}, "trapezoids"),
     ({"parameters": parameters(("nca", "cmax", "pooled"))}, "Compartment models"),
