@@ -405,8 +405,11 @@ def _groups(results: ResultFolder) -> Iterable[str]:
     rows = table(results, "comparisons")
     rows = rows[rows["p"].notna()]
     kinds = names({str(k) for k in rows["contrast"]})
-    yield (f"Animals with the same label were compared by {kinds} with Welch's test on the logarithm{_cite('welch')}, areas of animals "
-           f"sampled one by one after Bailer{_cite('bailer')}; effect sizes are Hedges' g{_cite('hedges')}.")  # fmt: skip
+    pooled = column(rows, "method").astype(str).str.contains("Bailer").any()
+    yield (f"Animals with the same label were compared by {kinds} with Welch's test on the logarithm{_cite('welch')}; effect sizes are "
+           f"Hedges' g{_cite('hedges')}.")  # fmt: skip
+    if pooled:
+        yield f"Areas of animals sampled one by one were compared with their pooled errors{_cite('bailer')}."
     how = setting(results, "groups", "multiplicity")
     if how in ("holm", "bh"):
         whose = "Holm" if how == "holm" else "Benjamini and Hochberg"
