@@ -406,8 +406,8 @@ def _groups(results: ResultFolder) -> Iterable[str]:
     rows = rows[rows["p"].notna()]
     kinds = names({str(k) for k in rows["contrast"]})
     pooled = column(rows, "method").astype(str).str.contains("Bailer").any()
-    yield (f"Animals with the same label were compared by {kinds} with Welch's test on the logarithm{_cite('welch')}; effect sizes are "
-           f"Hedges' g{_cite('hedges')}.")  # fmt: skip
+    yield (f"Animals with the same label were compared by {kinds} with Welch's test on the logarithm{_cite('welch')}; "
+           f"effect sizes are Hedges' g{_cite('hedges')}.")  # fmt: skip
     if pooled:
         yield f"Areas of animals sampled one by one were compared with their pooled errors{_cite('bailer')}."
     how = setting(results, "groups", "multiplicity")
