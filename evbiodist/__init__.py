@@ -7,6 +7,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 if "IPython" in _sys.modules:  # objects show themselves in notebooks
-    from evbiodist.report.notebook import register as _register
+    from importlib import import_module as _import_module
 
-    _register()
+    _import_module("evbiodist.report.notebook").register()
