@@ -25,6 +25,9 @@ fi
 # Outside programs have an environment of their own: the validator of RO-Crates needs another rich than napari does.
 [ -x .venv-outside/bin/python ] || "${PYTHON:-python3}" -m venv .venv-outside
 .venv-outside/bin/python -m pip install --quiet --disable-pip-version-check roc-validator rocrate snakemake
+.venv-outside/bin/python -m pip install --quiet --disable-pip-version-check --no-deps axe-playwright-python # for its axe.min.js
+EVBIODIST_AXE=$(find "$PWD/.venv-outside" -name axe.min.js | head -n 1)
+export EVBIODIST_AXE
 
 echo "lint, types, layers"
 .venv/bin/ruff check --quiet .

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evbiodist.kinetics.fitting.diagnostics import predictive_check, residuals
-from evbiodist.report.figures import COLOURS, UNITS, svg
+from evbiodist.report.figures import COLOURS, UNITS
 
 if TYPE_CHECKING:
     from evbiodist.kinetics.fitting.fit import FitResult
 
 _SEED = 20150601
+_FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
 
 
 def fit_plots(found: FitResult, *, draws: int = 300) -> str:
@@ -72,7 +73,7 @@ def fit_plots(found: FitResult, *, draws: int = 300) -> str:
     shown = _simulated(found, table, draws)
     if shown:
         rows.append(alt.concat(*shown, columns=3))
-    return svg(alt.vconcat(*rows).properties(title=f"{found.model}: {found.graph.title}"))
+    return _svg(alt.vconcat(*rows).properties(title=f"{found.model}: {found.graph.title}"))
 
 
 def _simulated(found: FitResult, table: Any, draws: int) -> list[Any]:
@@ -100,6 +101,15 @@ def _simulated(found: FitResult, table: Any, draws: int) -> list[Any]:
         line = base.mark_line(color=COLOURS[0], strokeWidth=1).encode(y=alt.Y("middle:Q", title=y_title))
         charts.append((band + line + points).properties(width=230, height=150, title=matrix))
     return charts
+
+
+def _svg(chart: Any) -> str:
+    """Return an Altair chart as SVG text, without a browser."""
+    import vl_convert
+
+    chart = chart.configure(font="sans-serif", background="white").configure_view(stroke="#ddd")
+    drawn = str(vl_convert.vegalite_to_svg(chart.to_dict(validate=False)))
+    return drawn.replace('font-family="sans-serif"', f'font-family="{_FONT}"')
 
 
 def file_name(label: str, group: str, model: str) -> str:

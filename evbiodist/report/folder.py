@@ -15,10 +15,10 @@ from evbiodist.study.tables import plain_cell
 if TYPE_CHECKING:
     import pandas as pd
 
-_TABLES = ("observations", "parameters", *TABLES, "failures", "curves", "scans")
+_TABLES = ("observations", "parameters", *TABLES, "comparisons", "failures", "curves", "scans")
 _TEXT = {"study", "subject", "group", "label", "organ", "unit", "model", "parameter", "method", "flags", "reason",
          "source", "label_a", "label_b", "quantity", "what", "name", "file", "scan", "kind", "picture", "legend",
-         "below_lloq", *TEXT_COLUMNS}  # fmt: skip
+         "below_lloq", "contrast", "within", "arm_a", "arm_b", "family", *TEXT_COLUMNS}  # fmt: skip
 
 #: Columns that are words in one table and numbers in others.
 _WORDS = {("ranks", "time_h"), ("identifiability", "unit")}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evbiodist.crossval.agreement_table import ALL_ORGANS, ICH_M10_NOTE
-from evbiodist.report.figures import COLOURS
-from evbiodist.report.folder import ResultFolder
-from evbiodist.report.label_figures import bias_map, difference_panel, predicted_panel
-from evbiodist.report.words import interval, number
+from evbiodist.report.folder import ResultFolder, rows_of
+from evbiodist.report.label_figures import bias_map, difference_panel, organ_key, predicted_panel
+from evbiodist.report.rows import records
+from evbiodist.report.words import interval, number, opening
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,13 +26,13 @@ _FROM = {
 }
 
 
-def label_sections(results: ResultFolder, palette: dict[str, str]) -> list[dict[str, Any]]:
+def label_sections(results: ResultFolder, place: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return what the template shows of each group whose labels have a joint answer, figures included."""
     alerts = results["alerts"]
     places = sorted(set(zip(alerts["study"], alerts["group"], strict=True))) if len(alerts) else []
     several = len({study for study, _ in places}) > 1
     return [
-        _section(_only(results, study), group, f"{study}, {group}" if several else group, palette)
+        _section(_only(results, study), group, f"{study}, {group}" if several else group, place)
         for study, group in places
     ]
 
@@ -53,7 +54,7 @@ def _only(results: ResultFolder, study: str) -> ResultFolder:
     return replace(results, tables=tables)
 
 
-def _section(results: ResultFolder, group: str, title: str, palette: dict[str, str]) -> dict[str, Any]:
+def _section(results: ResultFolder, group: str, title: str, place: Mapping[str, int]) -> dict[str, Any]:
     mine = {name: _of(results[name], group) for name in ("alerts", "label_bias", "identifiability", "left_out", "predicted",
                                                          "next_steps", "influence", "label_parameters", "ranks")}  # fmt: skip
     organ = results.study["settings"]["crossval"]["organ"]
@@ -62,20 +63,22 @@ def _section(results: ResultFolder, group: str, title: str, palette: dict[str, s
     return {
         "group": title,
         "answers": _answers(_of(results["consensus"], group), organ),
-        "alerts": _records(mine["alerts"]),
+        "alerts": records(mine["alerts"]),
         "map": bias_map(mine["label_bias"]) if len(mine["label_bias"]) else "",
-        "relative": sorted({r["label"] for r in _records(mine["label_bias"]) if r.get("relative") == "yes"}),
+        "relative": sorted({r["label"] for r in records(mine["label_bias"]) if r.get("relative") == "yes"}),
         "pairs": pairs,
-        "organs": [(o, c) for o, c in _legend(results, group) if o in drawn],
-        "predicted": _predicted(mine["predicted"], mine["left_out"], palette),
+        "map_rows": _map_rows(mine["label_bias"]),
+        "organs": [(o, i) for i, o in enumerate(_organs(results, group)) if o in drawn],
+        "organ_keys": {o: organ_key(i) for i, o in enumerate(_organs(results, group))},
+        "predicted": _predicted(mine["predicted"], mine["left_out"], place),
         "identified": _identified(mine["identifiability"]),
         "left_out": _left_out(mine["left_out"]),
         "animals": _animals(mine["left_out"]),
-        "influence": [r | {"text": interval(r["estimate"], r["ci_low"], r["ci_high"])} for r in _records(mine["influence"])
+        "influence": [r | {"text": interval(r["estimate"], r["ci_low"], r["ci_high"])} for r in records(mine["influence"])
                       if r["quantity"] == f"{organ}_uptake_pct_id"],
         "parameters": _parameters(mine["label_parameters"]),
-        "ranks": [r for r in _records(mine["ranks"]) if r["time_h"] == "all"],
-        "steps": [r["step"] for r in _records(mine["next_steps"])][:_STEPS],
+        "ranks": [r for r in records(mine["ranks"]) if r["time_h"] == "all"],
+        "steps": [r["step"] for r in records(mine["next_steps"])][:_STEPS],
         "m10": ICH_M10_NOTE,
     }  # fmt: skip
 
@@ -91,20 +94,13 @@ def joint_sentences(results: ResultFolder, group: str) -> list[str]:
     r = joint.iloc[0]
     told = [f"All labels together say that {interval(r['estimate'], r['ci_low'], r['ci_high'])} % of the dose was in the {organ} "
             f"by the last time ({group}, joint label model, {level:g} % interval)."]  # fmt: skip
-    told += [
-        f"{a['evidence'][0].upper()}{a['evidence'][1:]}."
-        for a in _records(_of(results["alerts"], group))
-        if a["accused"] == "yes"
-    ]
+    accused = [a for a in records(_of(results["alerts"], group)) if a["accused"] == "yes"]
+    told += [f"{opening(a['evidence'], [a['label'], a['organ']])}." for a in accused]
     return told + ([f"Why they differ: {r['why']}."] if r.get("why") else [])
 
 
 def _of(table: pd.DataFrame, group: str) -> pd.DataFrame:
     return table[table["group"] == group] if len(table) else table
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def _answers(consensus: pd.DataFrame, organ: str) -> list[dict[str, Any]]:
@@ -132,17 +128,17 @@ def _means(results: ResultFolder, group: str) -> pd.DataFrame:
     return seen.groupby(["unit", "organ", "time_h", "label"])["value"].mean().unstack("label")
 
 
-def _legend(results: ResultFolder, group: str) -> list[tuple[str, str]]:
-    organs = sorted(set(_of(results["observations"], group)["organ"]))
-    return [(o, COLOURS[i % len(COLOURS)]) for i, o in enumerate(organs)]
+def _organs(results: ResultFolder, group: str) -> list[str]:
+    """Return the organs of a group in the order of their colours."""
+    return sorted(set(_of(results["observations"], group)["organ"]))
 
 
 def _pairs(results: ResultFolder, group: str) -> list[dict[str, Any]]:
     """Return a panel for every pair of labels over all organs."""
     agreement, means = _of(results["agreement"], group), _means(results, group)
-    organs = [o for o, _ in _legend(results, group)]
+    organs = _organs(results, group)
     found = []
-    for r in _records(agreement[agreement["organ"] == ALL_ORGANS]) if len(agreement) else []:
+    for r in records(agreement[agreement["organ"] == ALL_ORGANS]) if len(agreement) else []:
         if r["unit"] not in means.index or not {r["label_a"], r["label_b"]} <= set(means.columns):
             continue
         both = means.loc[r["unit"]][[r["label_a"], r["label_b"]]].dropna()
@@ -155,42 +151,64 @@ def _pairs(results: ResultFolder, group: str) -> list[dict[str, Any]]:
 
         found.append({"title": f"{r['label_a']} over {r['label_b']}", "svg": difference_panel(points, pd.Series(r), organs),
                       "text": interval(r["ratio"], r["ratio_low"], r["ratio_high"]), "n": len(both), "organs": set(points["organ"]),
-                      "limits": f"{number(limits[0])} to {number(limits[1])}"})  # fmt: skip
+                      "limits": f"{number(limits[0])} to {number(limits[1])}", "rows": _pair_rows(both.reset_index(), r)})  # fmt: skip
     return found
 
 
-def _predicted(predicted: pd.DataFrame, left_out: pd.DataFrame, palette: dict[str, str]) -> list[dict[str, Any]]:
+def _pair_rows(both: pd.DataFrame, row: dict[str, Any]) -> list[dict[str, Any]]:
+    a, b = row["label_a"], row["label_b"]
+    return [
+        {"cells": [m["organ"], f"{m['time_h']:g}", number(m[a]), number(m[b]), number(m[a] / m[b])]}
+        for m in records(both)
+    ]
+
+
+def _map_rows(bias: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{"cells": [r["label"], r["organ"], interval(r["ratio"], r["ratio_low"], r["ratio_high"]),
+                       "yes" if r["ratio_low"] > 1 or r["ratio_high"] < 1 else "no"]} for r in records(bias)]  # fmt: skip
+
+
+def _predicted(predicted: pd.DataFrame, left_out: pd.DataFrame, place: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return the panels of every left-out label."""
     if not len(predicted):
         return []
     labels = predicted[predicted["kind"] == "label"]
     rows_of = left_out[left_out["kind"] == "label"] if len(left_out) else left_out
-    scores = {r["left_out"]: r for r in _records(rows_of)}
+    scores = {r["left_out"]: r for r in records(rows_of)}
     found = []
     for label, rows in labels.groupby("left_out", sort=True):
         score = scores.get(label, dict.fromkeys(("rank", "coverage_pct", "log_density"), math.nan))
-        colour = palette.get(str(label), "#000000")
-        panels = [{"organ": o, "svg": predicted_panel(part, colour)} for o, part in rows.groupby("organ", sort=True)]
-        found.append({"label": label, "panels": panels, "rank": score["rank"], "coverage": score["coverage_pct"],
-                      "log_density": score["log_density"], "of": len(scores)})  # fmt: skip
+        panels = [
+            _panel(str(organ), part, place.get(str(label), 0)) for organ, part in rows.groupby("organ", sort=True)
+        ]
+        found.append({"label": label, "panels": panels, "rows": [row for panel in panels for row in panel["rows"]],
+                      "rank": score["rank"], "coverage": score["coverage_pct"], "log_density": score["log_density"],
+                      "of": len(scores)})  # fmt: skip
     return sorted(found, key=lambda f: (math.isnan(f["rank"]), f["rank"]))
+
+
+def _panel(organ: str, part: pd.DataFrame, slot: int) -> dict[str, Any]:
+    rows = [
+        {"cells": [organ, f"{r.time_h:g}", number(r.seen), interval(r.predicted, r.low, r.high)]} for r in rows_of(part)
+    ]
+    return {"organ": organ, "svg": predicted_panel(part, slot), "rows": rows}
 
 
 def _identified(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [r | {"text": f"{r['value']:.0f}" if r["quantity"] == _RANK else interval(r["value"], r["ci_low"], r["ci_high"]),
                  "source": _FROM.get(r["determined_by"], r["determined_by"])}
-            for r in _records(table) if not r["quantity"].endswith("_with_vessels_pct_id")]  # fmt: skip
+            for r in records(table) if not r["quantity"].endswith("_with_vessels_pct_id")]  # fmt: skip
 
 
 def _left_out(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
-        r | {"text": interval(r["value"], r["ci_low"], r["ci_high"])} for r in _records(table) if r["kind"] != "animal"
+        r | {"text": interval(r["value"], r["ci_low"], r["ci_high"])} for r in records(table) if r["kind"] != "animal"
     ]
 
 
 def _animals(table: pd.DataFrame) -> str:
     """Return in a sentence how far a single animal moves the answer."""
-    animals = [r for r in _records(table) if r["kind"] == "animal" and not math.isnan(r["change_pct"])]
+    animals = [r for r in records(table) if r["kind"] == "animal" and not math.isnan(r["change_pct"])]
     if not animals:
         return ""
     most = max(animals, key=lambda r: abs(r["change_pct"]))
@@ -203,6 +221,6 @@ def _parameters(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = [r | {"name": f"{r['parameter']} {r['organ']}".strip(), "learned": r["learned_pct"] > _LEARNED,
                  "text": interval(r["value"], r["ci_low"], r["ci_high"]),
                  "before": interval(r["prior_median"], r["prior_low"], r["prior_high"])}
-            for r in _records(table)]  # fmt: skip
+            for r in records(table)]  # fmt: skip
     return [{"label": label, "rows": sorted(own, key=lambda r: (not r["learned"], r["name"]))}
             for label, own in ((k, list(g)) for k, g in itertools.groupby(rows, key=lambda r: r["label"]))]  # fmt: skip

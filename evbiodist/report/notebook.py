@@ -109,7 +109,13 @@ def show_scan(scan: Any) -> str:
 
 def show_signals(signals: Any) -> str:
     """Return the signal of every organ of an image."""
-    columns = (signals.organs, signals.value, signals.covariance.diagonal() ** 0.5, signals.se_systematic, signals.flags)
+    columns = (
+        signals.organs,
+        signals.value,
+        signals.covariance.diagonal() ** 0.5,
+        signals.se_systematic,
+        signals.flags,
+    )
     rows = [(o, float(v), float(s), float(k), ", ".join(f)) for o, v, s, k, f in zip(*columns, strict=True)]
     return _table(("organ", signals.unit, "se", "shared se", "flags"), rows, "organ signals")
 

@@ -54,11 +54,12 @@ def test_whether_a_chosen_line_falls_does_not_depend_on_the_unit_of_time(hours, 
         assert found.reason == "the terminal slope is not negative"
 
 
-def test_profiles_cannot_be_changed_after_they_were_checked():
+@pytest.mark.parametrize("name", ["Profiles", "Choice"])
+def test_data_and_decisions_cannot_be_changed_after_they_were_checked(name):
     from dataclasses import FrozenInstanceError
 
-    from evbiodist.kinetics.nca.choices import Profiles
+    from evbiodist.kinetics.nca import choices
 
-    profile = object.__new__(Profiles)
+    made = object.__new__(getattr(choices, name))
     with pytest.raises(FrozenInstanceError):
-        profile.t = np.zeros(3)
+        made.peak = made.t = np.zeros(3)
