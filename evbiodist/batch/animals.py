@@ -201,7 +201,8 @@ def _standard(
     found = quantify(beside, alone, plain)
     value, se = float(found.value[0]), float(found.se[0])
     if not value > 3 * se:
-        raise ValueError(f"the dose standard reads {value:.3g} +- {se:.2g}, not above noise; %ID cannot be computed")
+        raise ValueError(f"the dose standard reads {value:.3g} +- {se:.2g}, not above noise; %ID cannot be computed: "
+                         "expose longer, or use a standard that holds more of the dose")  # fmt: skip
     share = settings.standard
     return share.pct_of_dose / value, se / value, share.pct_of_dose_se / share.pct_of_dose, "pct_id"
 

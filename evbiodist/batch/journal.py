@@ -85,7 +85,8 @@ def read(folder: Path) -> list[Entry]:
         try:
             entries.append(Entry(**json.loads(line)))
         except (ValueError, TypeError, RecursionError):
-            raise ValueError(f"{JOURNAL}, line {number}: it is no line of a journal; the file was changed") from None
+            raise ValueError(f"{JOURNAL}, line {number}: it is no line of a journal; the file was changed: "
+                             "run the study again into a new folder") from None  # fmt: skip
     return entries
 
 

@@ -228,10 +228,28 @@ def _pool(
         if answer is not None and name in answer.quantities:
             joint = answer.row(name)
             pooled = next(r for r in table if r["label"] == "consensus")
+            if outside_all(joint, [r for r in table if r["label"] in labels]):
+                joint = {**joint, "flags": join({*split(str(joint["flags"])), "outside_labels"})}
             table.append({**dict.fromkeys(COLUMNS, math.nan), **joint, "why": answer.why(name, pooled)})
         out.consensus.extend({**place, "why": "", **row} for row in table)
         if sum(math.isfinite(e.value) and e.se > 0 for e in estimates) > 1:
             out.influence.extend({**place, **r} for r in influence_rows(name, labels, estimates, scale=settings.scale))
+
+
+def outside_all(joint: Mapping[str, Any], single: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the joint answer lies beyond the intervals of all single labels, on one side of them.
+
+    Examples
+    --------
+    >>> labels = [{"ci_low": 0.5, "ci_high": 0.8}, {"ci_low": 0.6, "ci_high": 0.9}]
+    >>> outside_all({"estimate": 7.8}, labels), outside_all({"estimate": 0.85}, labels), outside_all({"estimate": 7.8}, labels[:1])
+    (True, False, False)
+    """
+    ends = [(r["ci_low"], r["ci_high"]) for r in single if math.isfinite(r["ci_low"]) and math.isfinite(r["ci_high"])]
+    if len(ends) < 2:
+        return False
+    estimate = float(joint["estimate"])
+    return estimate > max(high for _, high in ends) or estimate < min(low for low, _ in ends)
 
 
 def _answers(found: FitResult, last: float, grams: Mapping[str, float], level: float) -> dict[str, Estimate]:

@@ -201,7 +201,8 @@ def check_usable(normal: FloatArray) -> None:
     """
     empty = np.flatnonzero(~(np.diag(normal) > 0))
     if empty.size:
-        raise ValueError(f"footprint {empty[0]} has no usable pixel: the organ is saturated or outside the image")
+        raise ValueError(f"footprint {empty[0]} has no usable pixel: the organ is saturated or outside the image; "
+                         "expose shorter, or leave the organ out")  # fmt: skip
 
 
 def _as_sparse(footprints: Any, frame: FloatArray, variance: FloatArray) -> Any:

@@ -593,7 +593,7 @@ def to_pct_id(signals: OrganSignals, standard: StandardSettings) -> OrganSignals
     reference = signals.value[s]
     if not reference > 3 * signals.se[s]:
         raise ValueError(f"the dose standard '{standard.organ}' reads {reference:.3g} +- {signals.se[s]:.2g}, "
-                         "not above noise; %ID cannot be computed")  # fmt: skip
+                         "not above noise; %ID cannot be computed: expose longer, or give a standard of more dose")  # fmt: skip
     keep = [i for i in range(len(signals.organs)) if i != s]
     ratio = signals.value[keep] / reference
     jacobian = np.zeros((len(keep), len(signals.organs)))

@@ -97,7 +97,7 @@ class Spectra:
         wanted = tuple(float(w) for w in emission_nm)
         if self.emission_nm is None:
             raise ValueError(
-                "the spectra have no wavelengths, so they hold only in the bands that they were measured in"
+                "the spectra have no wavelengths, so they hold only in the bands that they were measured in; give emission_nm"
             )
         if wanted == tuple(map(float, self.emission_nm)):
             return self

@@ -130,7 +130,9 @@ def read_labels(path: Path) -> dict[str, Labels]:
         return {}
     names = _ome(_attributes(path, root / "labels", root)).get("labels")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UnreadableImage(path, "its labels group lists no label images under the key 'labels'")
+        raise UnreadableImage(
+            path, "its labels group lists no label images under the key 'labels'; write it again with OME metadata"
+        )
     found = {}
     for name in names:
         folder = _inside(path, root / "labels", name, root)

@@ -202,7 +202,7 @@ def _pixels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries)
         raise UnreadableImage(path, f"its pixels cannot be decoded ({type(err).__name__}: {str(err)[:200]}); the file may be "
                                     "damaged: copy it again") from err  # fmt: skip
     if array.dtype.kind == "f" and not np.isfinite(array).any():
-        raise UnreadableImage(path, "no pixel holds a finite number")
+        raise UnreadableImage(path, "no pixel holds a finite number; export it again")
     return array
 
 

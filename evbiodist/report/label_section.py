@@ -13,6 +13,7 @@ from evbiodist.report.folder import ResultFolder, rows_of
 from evbiodist.report.label_figures import bias_map, difference_panel, organ_key, predicted_panel
 from evbiodist.report.rows import records
 from evbiodist.report.words import interval, number, opening
+from evbiodist.study.flags import split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +95,12 @@ def joint_sentences(results: ResultFolder, group: str) -> list[str]:
     r = joint.iloc[0]
     told = [f"All labels together say that {interval(r['estimate'], r['ci_low'], r['ci_high'])} % of the dose was in the {organ} "
             f"by the last time ({group}, joint label model, {level:g} % interval)."]  # fmt: skip
+    doubts = {
+        "outside_labels": "This lies beyond the intervals of all single labels",
+        "model_misfit": "The model does not fit the means",
+    }
+    told += [f"{words}: see what the answer rests on, and whether the models fit, before quoting it."
+             for flag, words in doubts.items() if flag in split(r["flags"])]  # fmt: skip
     accused = [a for a in records(_of(results["alerts"], group)) if a["accused"] == "yes"]
     told += [f"{opening(a['evidence'], [a['label'], a['organ']])}." for a in accused]
     return told + ([f"Why they differ: {r['why']}."] if r.get("why") else [])

@@ -263,6 +263,11 @@ FLAGS: dict[str, Flag] = {
             "do not quote the consensus without its prediction interval",
         ),
         Flag(
+            "outside_labels",
+            "the joint model's answer lies beyond the intervals of all single labels",
+            "see what it rests on and whether the models fit before quoting it; quote the labels beside it",
+        ),
+        Flag(
             "model_misfit",
             "means lie further from the joint model's curves than the animals' scatter allows (p < 0.001)",
             "do not quote the joint answer alone: look at the predictions without each label, and try another model",

@@ -118,3 +118,19 @@ def test_without_a_joint_answer_the_reason_stands_in_the_section(undrawn, small_
     folder.study["notes"].append("ex_vivo: no joint answer: routes differ")
     text = report_html.render(folder)
     assert text.index('id="labels"') < text.index("routes differ", text.index('id="labels"')) < text.index('id="flags"')
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [("outside_labels", "beyond the intervals of all single labels"), ("model_misfit", "does not fit")],
+)
+def test_doubts_about_the_joint_answer_stand_right_behind_it(results, flag, words):
+    from dataclasses import replace
+
+    from evbiodist.report.label_section import joint_sentences
+
+    consensus = results["consensus"].copy()
+    consensus.loc[consensus["label"] == "joint", "flags"] = flag
+    told = joint_sentences(replace(results, tables={**results.tables, "consensus": consensus}), "ex_vivo")
+    assert words in told[1]
+    assert not any(words in sentence for sentence in joint_sentences(results, "ex_vivo"))
