@@ -94,7 +94,10 @@ def test_the_journal_tells_who_changed_it(copy):
     path.write_text("".join(lines[:1]) + "no line\n")
     [(what, name, reason)] = told(results)
     assert (what, name) == ("journal", "journal.jsonl")
-    assert reason == "journal.jsonl, line 2: it is no line of a journal; the file was changed: run the study again into a new folder"
+    assert (
+        reason
+        == "journal.jsonl, line 2: it is no line of a journal; the file was changed: run the study again into a new folder"
+    )
     # a journal written anew as a whole shows by the hash that somebody noted
     path.unlink()
     digest = json.loads(lines[-1])["facts"]["provenance.json"]
